@@ -1,0 +1,22 @@
+module github.com/juliagpu/secrets-buildkite-plugin
+
+go 1.26.0
+
+require (
+	filippo.io/age v1.3.2
+	go.yaml.in/yaml/v3 v3.0.6
+	golang.org/x/sys v0.49.0
+	golang.org/x/term v0.47.0
+)
+
+// In tests alone.
+require (
+	c2sp.org/CCTV/age v0.0.0-20260829155415-4448f2097b2d
+	github.com/rogpeppe/go-internal v1.16.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	filippo.io/hpke v0.4.0 // indirect
+	golang.org/x/crypto v0.55.0 // indirect
+)
