@@ -1,0 +1,277 @@
+// Package trust decides whether a build may have secrets. It is a pure function
+// of facts and the operator's rules; it reads nothing and asks nobody.
+package trust
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
+)
+
+// A Verdict says whether a build may have secrets, and why.
+type Verdict struct {
+	Trusted bool
+	Row     int    // of the table in docs/threat-model.md
+	Reason  string // for people; what an attacker chose is escaped
+	Hint    string // what can be done; may be empty
+}
+
+// An Attestation is what Buildkite's REST API says of a build.
+type Attestation struct {
+	Build job.Facts
+	// Chain holds the builds up the trigger chain, nearest first, to its very
+	// beginning.
+	Chain []job.Facts
+}
+
+// Decide judges a build by what its job claims and what is attested, nil where
+// nothing is. The first row that matches decides; every "no" withholds.
+func Decide(claimed job.Facts, attested *Attestation, rules Rules) Verdict {
+	return decide(rows, claimed, attested, rules)
+}
+
+func decide(rows []row, claimed job.Facts, attested *Attestation, rules Rules) Verdict {
+	c := &evidence{Facts: claimed, attested: attested, rules: rules, rows: rows}
+	for _, r := range rows {
+		if no := r.no(c); no != "" {
+			return Verdict{Row: r.number, Reason: no, Hint: r.hint}
+		}
+	}
+	return Verdict{Trusted: true, Row: 11, Reason: "a build of " + c.repository().String()}
+}
+
+// evidence is all that a row looks at.
+type evidence struct {
+	job.Facts
+	attested *Attestation
+	rules    Rules
+	rows     []row
+}
+
+// repository and head are in their one spelling, or zero.
+func (c *evidence) repository() repo.Name { name, _ := c.Repository(); return name }
+func (c *evidence) head() repo.Name       { name, _ := c.Head(); return name }
+
+// A row says "no" with a reason, or nothing.
+type row struct {
+	number int
+	no     func(*evidence) string
+	hint   string
+}
+
+// rows stand in the order of docs/threat-model.md.
+var rows = []row{
+	{1, missing, "the agent's server states these facts; see how this job was started"},
+	{2, contradictory, "the agent's server states these facts; see how this job was started"},
+	{3, otherRepository, "the operator's configuration maps pipelines to repositories; correct the one that is wrong"},
+	{4, noHead, "a pull request's build gets secrets only when it states where the request is from"},
+	{5, fork, "expected for forks; a maintainer can push the branch to the repository"},
+	{6, forkByHand, "push the commit to a branch of the repository and build that"},
+	{7, triggered, "start the build itself, or have the operator turn attestation on"},
+	{8, anyonesEvent, "push the commit to a branch of the repository and build that"},
+	{9, contested, "see how this job was started"},
+	{10, unlisted, "start the build in a way that the operator's configuration lists"},
+}
+
+// missing is row 1: a fact that every decision needs is not there or makes no sense.
+func missing(c *evidence) string {
+	if len(c.Twice) > 0 {
+		return escape.Text(c.Twice[0]) + " is stated twice"
+	}
+	for _, fact := range []struct {
+		name, value string
+		wellFormed  bool
+	}{
+		{job.VarPullRequest, c.PullRequest, c.PullRequest == "false" || isNumber(c.PullRequest)},
+		{job.VarRepo, c.Repo, !c.repository().IsZero()},
+		{job.VarOrganization, c.Organization, envelope.IsSlug(c.Organization)},
+		{job.VarPipeline, c.Pipeline, envelope.IsSlug(c.Pipeline)},
+		{job.VarBranch, c.Branch, isRef(c.Branch)},
+	} {
+		switch {
+		case fact.value == "":
+			return fact.name + " is not stated"
+		case !fact.wellFormed:
+			return fact.name + " makes no sense: " + escape.Text(fact.value)
+		}
+	}
+	return ""
+}
+
+// contradictory is row 2: two facts that can't both be true.
+func contradictory(c *evidence) string {
+	both := func(a, x, b, y string) string {
+		return fmt.Sprintf("%s=%s contradicts %s=%s", a, escape.Text(x), b, escape.Text(y))
+	}
+	const trigger = "trigger_job"
+	switch {
+	case !c.IsPullRequest() && c.PullRequestRepo != "":
+		return both(job.VarPullRequest, c.PullRequest, job.VarPullRequestRepo, c.PullRequestRepo)
+	case !c.IsPullRequest() && c.PullRequestBase != "":
+		return both(job.VarPullRequest, c.PullRequest, job.VarPullRequestBase, c.PullRequestBase)
+	case (c.Source == trigger) != (c.TriggeredFrom != ""):
+		return both(job.VarSource, c.Source, job.VarTriggeredFrom, c.TriggeredFrom)
+	case c.Tag != "" && c.Tag != c.Branch: // a tag's build has the tag as branch
+		return both(job.VarTag, c.Tag, job.VarBranch, c.Branch)
+	}
+	return ""
+}
+
+// otherRepository is row 3: the pipeline builds another repository than it says.
+func otherRepository(c *evidence) string {
+	differs := func(who string, name repo.Name) string {
+		return fmt.Sprintf("%s says that pipeline %s builds %s, but this job states %s", who, c.Slug(), name, c.repository())
+	}
+	if c.attested != nil {
+		if name, _ := c.attested.Build.Repository(); !c.rules.Same(name, c.repository()) {
+			return differs("Buildkite", name)
+		}
+	}
+	if c.rules.Pipelines == nil {
+		return ""
+	}
+	name, ok := c.rules.Pipelines[c.Slug()]
+	if !ok {
+		return fmt.Sprintf("pipeline %s is not among those of the operator's configuration", c.Slug())
+	}
+	if !c.rules.Same(name, c.repository()) {
+		return differs("the operator's configuration", name)
+	}
+	return ""
+}
+
+// noHead is row 4: a pull request from nowhere.
+func noHead(c *evidence) string {
+	if !c.IsPullRequest() || !c.head().IsZero() {
+		return ""
+	}
+	if c.PullRequestRepo == "" {
+		return fmt.Sprintf("pull request %s does not state its head repository", c.PullRequest)
+	}
+	return fmt.Sprintf("pull request %s states %s as its head repository", c.PullRequest, escape.Text(c.PullRequestRepo))
+}
+
+// fork is row 5.
+func fork(c *evidence) string {
+	if !c.IsPullRequest() || c.rules.Same(c.head(), c.repository()) {
+		return ""
+	}
+	return fmt.Sprintf("pull request %s is from %s, not from %s", c.PullRequest, c.head(), c.repository())
+}
+
+// forkByHand is row 6: a branch whose name says that its commit is a fork's.
+func forkByHand(c *evidence) string {
+	if c.IsPullRequest() {
+		return ""
+	}
+	// Git allows no colon in a branch's name (git-check-ref-format(1)).
+	byHand := strings.Contains(c.Branch, ":") ||
+		strings.HasPrefix(c.Branch, "refs/pull/") || strings.HasPrefix(c.Branch, "refs/merge-requests/") ||
+		strings.HasPrefix(c.Branch, "merge-requests/")
+	if rest, ok := strings.CutPrefix(c.Branch, "pull/"); ok {
+		number, _, _ := strings.Cut(rest, "/")
+		byHand = byHand || isNumber(number)
+	}
+	if !byHand {
+		return ""
+	}
+	return fmt.Sprintf("branch %s stands for a commit of a fork", escape.Text(c.Branch))
+}
+
+// triggered is row 7: another build started this one, and could be a fork's.
+func triggered(c *evidence) string {
+	if c.TriggeredFrom == "" {
+		return ""
+	}
+	if c.attested == nil {
+		return fmt.Sprintf("triggered by build %s, which nobody attests", escape.Text(c.TriggeredFrom))
+	}
+	if len(c.attested.Chain) == 0 {
+		return fmt.Sprintf("triggered by build %s, which is not known", escape.Text(c.TriggeredFrom))
+	}
+	parent := c.attested.Chain[0]
+	verdict := decide(c.rows, parent, &Attestation{parent, c.attested.Chain[1:]}, c.rules)
+	if !verdict.Trusted {
+		return fmt.Sprintf("triggered by a build of %s that is not trusted: %s", escape.Text(parent.Slug()), verdict.Reason)
+	}
+	from, _ := parent.Repository()
+	if !c.rules.Same(from, c.repository()) && !slices.Contains(c.rules.Triggers, Trigger{c.rules.Today(from), c.rules.Today(c.repository())}) {
+		return fmt.Sprintf("triggered by a build of %s, not of %s", from, c.repository())
+	}
+	return ""
+}
+
+// events are those that only people who can push, or Buildkite, cause. A
+// comment or a review anyone may write.
+var events = []string{"push", "create", "pull_request", "merge_group", "release", "deployment", "check_run", "check_suite"}
+
+// anyonesEvent is row 8.
+func anyonesEvent(c *evidence) string {
+	if c.Event == "" || slices.Contains(events, c.Event) || c.attested != nil {
+		return ""
+	}
+	return fmt.Sprintf("the event %s can be caused by anyone", escape.Text(c.Event))
+}
+
+// contested is row 9: the API says something else, or nothing.
+func contested(c *evidence) string {
+	if c.attested == nil {
+		if c.rules.Attest {
+			return "Buildkite's API does not attest this build"
+		}
+		return ""
+	}
+	b := c.attested.Build
+	for _, fact := range []struct{ name, claimed, attested string }{
+		{job.VarOrganization, c.Organization, b.Organization},
+		{job.VarPipeline, c.Pipeline, b.Pipeline},
+		{job.VarPullRequest, c.PullRequest, b.PullRequest},
+		{job.VarBranch, c.Branch, b.Branch},
+		{job.VarTag, c.Tag, b.Tag},
+		{job.VarSource, c.Source, b.Source},
+		{job.VarTriggeredFrom, c.TriggeredFrom, b.TriggeredFrom},
+	} {
+		if fact.claimed != fact.attested {
+			return fmt.Sprintf("the job states %s=%s, but Buildkite's API %s", fact.name, escape.Text(fact.claimed), escape.Text(fact.attested))
+		}
+	}
+	if head, _ := b.Head(); c.IsPullRequest() && !c.rules.Same(head, c.head()) {
+		return fmt.Sprintf("the job states %s as its head repository, but Buildkite's API %s", c.head(), escape.Text(b.PullRequestRepo))
+	}
+	return ""
+}
+
+// sources are the ways to start a build that Buildkite documents.
+var sources = []string{"webhook", "ui", "api", "schedule", "trigger_job"}
+
+// unlisted is row 10.
+func unlisted(c *evidence) string {
+	switch {
+	case c.Source == "":
+		return job.VarSource + " is not stated"
+	case !slices.Contains(sources, c.Source):
+		return fmt.Sprintf("source %s is none of %s", escape.Text(c.Source), strings.Join(sources, ", "))
+	case c.rules.Sources != nil && !slices.Contains(c.rules.Sources, c.Source):
+		return fmt.Sprintf("source %s is not among those of the operator's configuration", c.Source)
+	}
+	listed := func(p Pattern) bool { return p.Matches(c.rules.Today(c.repository())) }
+	if c.rules.Repositories != nil && !slices.ContainsFunc(c.rules.Repositories, listed) {
+		return fmt.Sprintf("repository %s is not among those of the operator's configuration", c.repository())
+	}
+	return ""
+}
+
+func isNumber(s string) bool {
+	return s != "" && s[0] != '0' && strings.Trim(s, "0123456789") == ""
+}
+
+// isRef accepts the name of a branch or tag: UTF-8 without control characters.
+func isRef(s string) bool {
+	return s != "" && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) < 0
+}
