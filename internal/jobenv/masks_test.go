@@ -1,0 +1,139 @@
+package jobenv
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
+)
+
+func secrets(values ...string) []envelope.Variable {
+	var vars []envelope.Variable
+	for i, v := range values {
+		vars = append(vars, envelope.Variable{Name: fmt.Sprintf("V%d", i), Value: plaintext.New(v)})
+	}
+	return vars
+}
+
+// redact is what the agent does with masks: exact bytes, the longest first.
+func redact(log string, masks []string) string {
+	for _, m := range masks {
+		log = strings.ReplaceAll(log, m, "[REDACTED]")
+	}
+	return log
+}
+
+func TestMasksOfAToken(t *testing.T) {
+	const token = "0a1b2c3d-4e5f-6789-abcd-ef0123456789"
+	texts, unmasked := masks(secrets(token))
+	require.Empty(t, unmasked)
+	require.Equal(t, token, texts[0], "the raw value goes first")
+	require.Len(t, texts, 5, "raw, base64 at three alignments, hex: all other forms are equal to one of them")
+	require.Contains(t, texts, hex.EncodeToString([]byte(token)))
+}
+
+// TestMaskedForms: whatever way a program prints a value, nothing of it but
+// scraps at the edges of a base64 is left.
+func TestMaskedForms(t *testing.T) {
+	values := []string{
+		"correct horse battery staple",
+		`p@ss"w$rd'with\everything` + "`&<>",
+		"first line of a file\nsecond line of a file\nthird line of it",
+		"pässwörd-with-umlauts-ü",
+		"a+b/c=d?e&f%20 ???>>>~~~",
+		long(16 << 10),
+	}
+	for _, v := range values {
+		texts, unmasked := masks(secrets(v))
+		require.Empty(t, unmasked)
+		shown := map[string]string{
+			"raw":           v,
+			"in a sentence": "the value is " + v + ".",
+			"hex":           hex.EncodeToString([]byte(v)),
+			"JSON":          `{"a":"` + quoteJSON(v) + `"}`,
+			"set -x":        `'` + singleQuoted(v) + `'`,
+			"export -p":     `"` + doubleQuoted(v) + `"`,
+		}
+		for _, line := range strings.Split(v, "\n") {
+			shown["terminal "+line] = "\t" + line + "\r\n"
+		}
+		for before := range 7 {
+			text := strings.Repeat("x", before) + v
+			shown[fmt.Sprint("base64 after ", before)] = base64.StdEncoding.EncodeToString([]byte(text + "yy"))
+			shown[fmt.Sprint("base64url after ", before)] = base64.URLEncoding.EncodeToString([]byte(text))
+		}
+		for how, log := range shown {
+			left := redact(log, texts)
+			require.NotContains(t, left, v, how)
+			left = strings.ReplaceAll(left, "[REDACTED]", "")
+			require.Less(t, len(left), 24, "%s shows too much: %s", how, left)
+		}
+	}
+}
+
+// long returns n letters without repetition that a mask could slip along.
+func long(n int) string {
+	random := rand.NewChaCha8([32]byte{1})
+	text := make([]byte, n)
+	for i := range text {
+		text[i] = 'a' + byte(random.Uint64()%26)
+	}
+	return string(text)
+}
+
+func TestMasksOfSeveralLines(t *testing.T) {
+	key := "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEA\nAB==\n-----END PRIVATE KEY-----\n"
+	texts, unmasked := masks(secrets(key))
+	require.Contains(t, texts, key)
+	require.Contains(t, texts, "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC")
+	require.Contains(t, texts, "BKcwggSjAgEA")
+	require.NotContains(t, texts, "AB==", "shorter than a mask may be")
+	require.NotContains(t, texts, "-----BEGIN PRIVATE KEY-----", "armour is in every log that mentions a key")
+	require.Equal(t, "lines under 8 bytes", unmasked)
+
+	texts, _ = masks(secrets("{\r\n    \"token\": \"abcdefgh\"\r\n}"))
+	require.Contains(t, texts, `"token": "abcdefgh"`, "without indentation and CR")
+}
+
+// TestMaskOfOneValueDoesNotCoverAnother: "password" is a mask, but of the other
+// value it would leave the better half.
+func TestMaskOfOneValueDoesNotCoverAnother(t *testing.T) {
+	texts, _ := masks(secrets("password", "password-and-what-follows"))
+	require.Contains(t, texts, "password-and-what-follows")
+
+	texts, _ = masks(secrets(`quoted"1`, `quoted"1 and "more`))
+	require.Contains(t, texts, `quoted\"1 and \"more`)
+}
+
+func TestMasksAreLimited(t *testing.T) {
+	var values []string
+	for i := range 200 {
+		values = append(values, fmt.Sprintf("value-%d-%d/%d+'", i, rand.Uint64(), rand.Uint64()))
+	}
+	texts, unmasked := masks(secrets(values...))
+	require.Len(t, texts, maxMasks)
+	require.Equal(t, values, texts[:200], "all raw values before any other form")
+	require.True(t, strings.HasPrefix(unmasked, "base64 at other alignments, base64url"), unmasked)
+	seen := map[string]bool{}
+	for _, text := range texts {
+		require.False(t, seen[text], "twice: %s", text)
+		seen[text] = true
+		require.LessOrEqual(t, len(text), maxMaskLen)
+	}
+
+	texts, _ = masks(secrets("same value", "same value"))
+	require.Equal(t, "same value", texts[0])
+	require.NotEqual(t, "same value", texts[1])
+}
+
+func TestRawValueIsMaskedEvenIfShort(t *testing.T) {
+	texts, _ := masks(secrets("abc123"))
+	require.Contains(t, texts, "abc123")
+}
