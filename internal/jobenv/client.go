@@ -48,7 +48,7 @@ type Address struct {
 	Sockets string // the folder that the agent was given for sockets
 	Socket  string
 	Token   string
-	Off     bool // the pipeline turned the API off: the rest may be anything
+	Off     bool // the pipeline asked for none: without the agent's own, the rest may be anything
 }
 
 // AddressFrom reads the address from a job's environment, a list of NAME=value.
@@ -85,8 +85,8 @@ type Client struct {
 // both be one process, an ancestor of ours.
 func Dial(a Address) (*Client, error) {
 	switch {
-	case a.Off:
-		return nil, fmt.Errorf("%w: the pipeline turned it off with %s", ErrNoAPI, VarNoAPI)
+	case a.Off && a.Socket == "":
+		return nil, fmt.Errorf("%w: %s turned it off", ErrNoAPI, VarNoAPI)
 	case a.Socket == "" || a.Token == "":
 		return nil, fmt.Errorf("%w: %s is not set", ErrNoAPI, VarSocket)
 	case a.Sockets == "" || filepath.Dir(a.Socket) != filepath.Join(a.Sockets, "job-api"):

@@ -180,7 +180,8 @@ func TestDialLooksFirst(t *testing.T) {
 		address Address
 		want    error
 	}{
-		"off":                 {Address{Sockets: dir, Socket: listen(fmt.Sprintf("%s/%d-9.sock", api, os.Getppid())), Token: "t", Off: true}, ErrNoAPI},
+		"off": {Address{Sockets: dir, Off: true}, ErrNoAPI},
+		"off, and a socket of the pipeline's own": {Address{Sockets: dir, Socket: listen(fmt.Sprintf("%s/%d-9.sock", api, parent)), Token: "t", Off: true}, ErrNotTheAgent},
 		"no socket":           {Address{Sockets: dir, Token: "t"}, ErrNoAPI},
 		"no token":            {Address{Sockets: dir, Socket: fmt.Sprintf("%s/%d-0.sock", api, parent)}, ErrNoAPI},
 		"no folder":           {Address{Socket: listen(fmt.Sprintf("%s/x/%d-1.sock", dir, parent)), Token: "t"}, ErrNotTheAgent},
