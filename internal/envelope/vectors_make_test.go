@@ -1,9 +1,10 @@
+//go:build vectors
+
 package envelope
 
 import (
 	"bytes"
 	"encoding/base64"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,14 +18,9 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 )
 
-var makeVectors = flag.Bool("make-vectors", false, "write the vectors that are not there yet; those that are stay as they are")
-
-// TestMakeVectors writes testdata/vectors. The files are the specification, not
-// this code: a vector that is there is never written again.
+// TestMakeVectors writes the files of testdata/vectors that are not there yet. The
+// files are the specification, not this code: one that is there stays as it is.
 func TestMakeVectors(t *testing.T) {
-	if !*makeVectors {
-		t.Skip("vectors are frozen; -make-vectors adds new ones")
-	}
 	m := &maker{t: t}
 	m.id, m.to = key(t, false)
 	m.second, m.toSecond = key(t, false)
@@ -201,7 +197,9 @@ func (m *maker) make() {
 	granted("expires-in-a-second", "valid until the second it names", m.seal(expires("2026-12-01T00:00:01Z")), nil)
 	granted("sealed-suffix", "SECRET_TOKEN_SEALED may carry TOKEN", m.seal(nil), func(v *vector) { v.variable = "SECRET_TOKEN_SEALED" })
 	granted("name-with-suffix", "SECRET_TOKEN_SEALED may carry TOKEN_SEALED", m.seal(func(l *Label) { l.Name = "TOKEN_SEALED" }),
-		func(v *vector) { v.variable, v.sets = "SECRET_TOKEN_SEALED", map[string]string{"TOKEN_SEALED": vectorValue} })
+		func(v *vector) {
+			v.variable, v.sets = "SECRET_TOKEN_SEALED", map[string]string{"TOKEN_SEALED": vectorValue}
+		})
 	granted("scope-any", "where the operator allows it", m.seal(func(l *Label) { l.Repos, l.Any = nil, true }), anyAllowed)
 	granted("unlabelled", "an age file of anybody's, where the operator allows scope: any", m.craft(vectorValue, nil), anyAllowed)
 	several := "first line\nsecond line: ü 😀\n\ttab\r\n"

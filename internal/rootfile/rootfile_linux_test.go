@@ -10,14 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
 // TestOverflowUser opens a file of the user that stands for all unknown ones,
 // as a user-namespaced container sees its host's: only from a read-only mount.
 func TestOverflowUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount")
-	}
+	need.Root(t, "to mount")
 	tr := newTree(t)
 	tr.folder("source", overflow, 0o755)
 	tr.file("source/f", overflow, 0o644)
@@ -30,7 +30,7 @@ func TestOverflowUser(t *testing.T) {
 	// never unlocked.
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Skipf("this container may not mount: %v", err)
+		need.Skip(t, "needs a machine that may mount: "+err.Error())
 	}
 	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	bind := func(source, target string) {
@@ -95,9 +95,7 @@ func TestOpenFollowsNoDescriptor(t *testing.T) {
 
 // TestRootDirectory: a container's / can be anybody's.
 func TestRootDirectory(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can change its root directory")
-	}
+	need.Root(t, "to change its root directory")
 	tr := newTree(t)
 	tr.set("", mallory, 0o755)
 	tr.file("f", 0, 0o644)

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
 // Users of the tests; none needs to exist.
@@ -65,9 +67,7 @@ func (tr tree) link(target, name string, uid int) {
 // row change the world before it opens a path. fault is what stands after the
 // path in the message; "" means that the file opens.
 func TestOpen(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can give files to other users")
-	}
+	need.Root(t, "to give files to other users")
 	const sticky = 0o777 | fs.ModeSticky
 	for _, tt := range []struct {
 		name  string
@@ -104,7 +104,7 @@ func TestOpen(t *testing.T) {
 			fault: ": not a regular file"},
 		{name: "a device", build: func(tr tree) {
 			if err := unix.Mknod(tr.path("null"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
-				tr.t.Skip("this container may not make device nodes")
+				need.Skip(tr.t, "needs a machine that may make device nodes")
 			}
 		}, open: "null", fault: ": not a regular file"},
 		{name: "a socket", build: func(tr tree) {

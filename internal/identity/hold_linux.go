@@ -1,0 +1,7 @@
+package identity
+
+import "golang.org/x/sys/unix"
+
+// hold is how open(2) holds a file without reading it. With it open holds a
+// symbolic link itself.
+const hold = unix.O_PATH

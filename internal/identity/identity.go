@@ -1,0 +1,140 @@
+// Package identity finds, checks, loads and gives up the age identities.
+//
+// Nothing in it prints key material: its errors say which line of which file is
+// wrong, never what stands there, and an Identity shows its fingerprint.
+package identity
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
+)
+
+// maxFile is the largest identity file, in bytes: hundreds of X25519 identities.
+const maxFile = 64 << 10
+
+// ErrMalformed says that a file is not what age-keygen writes.
+var ErrMalformed = errors.New("not an identity file")
+
+// An Identity opens what is sealed to its recipient. fmt shows its file and
+// fingerprint; age's own types would show the key.
+type Identity struct {
+	File        string
+	Retired     bool   // opens, and its user should be warned
+	Fingerprint string // of the recipient, see envelope.Fingerprint
+	Age         age.Identity
+}
+
+// Format shows where i is from, and what it is called in labels.
+func (i Identity) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "identity %s (%s)", i.Fingerprint, i.File)
+}
+
+// Load reads all files, in order; each holds one identity or more as age-keygen
+// writes them, post-quantum ones too. A file belongs to root or uid, and nobody
+// else may read it. With the first error nothing is loaded: it wraps
+// fs.ErrNotExist, rootfile.ErrUntrusted or ErrMalformed.
+func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
+	var all []Identity
+	for _, file := range files {
+		text, err := read(file.Path, uid)
+		if err != nil {
+			var kernel *fs.PathError
+			if errors.As(err, &kernel) { // the path first, as in all others
+				err = fmt.Errorf("%s: %w", kernel.Path, kernel.Err)
+			}
+			return nil, fmt.Errorf("identity %w", err)
+		}
+		identities, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("identity %s: %w", file.Path, err)
+		}
+		for _, i := range identities {
+			i.File, i.Retired = file.Path, file.Retired
+			all = append(all, i)
+		}
+	}
+	return all, nil
+}
+
+func read(path string, uid int) ([]byte, error) {
+	f, _, err := rootfile.Open(path, rootfile.Rule{User: uid, Private: true})
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("%s: %w: it is larger than %d KiB", path, ErrMalformed, maxFile>>10)
+	}
+	return text, nil
+}
+
+// parse reads what age-keygen writes: one identity a line, comments and empty
+// lines. age's own parser quotes a line that it can't read.
+func parse(text []byte) ([]Identity, error) {
+	var identities []Identity
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		line := strings.TrimRight(string(line), "\r\n")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		i, err := parseLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("%w: line %d %w", ErrMalformed, n, err)
+		}
+		identities = append(identities, i)
+	}
+	if len(identities) == 0 {
+		return nil, fmt.Errorf("%w: it holds no identity; age-keygen makes one", ErrMalformed)
+	}
+	return identities, nil
+}
+
+func parseLine(line string) (Identity, error) {
+	begins := func(prefixes ...string) bool {
+		for _, p := range prefixes {
+			if strings.HasPrefix(line, p) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case begins("AGE-SECRET-KEY-1"):
+		i, err := age.ParseX25519Identity(line)
+		if err != nil { // it quotes the line
+			return Identity{}, errors.New("begins like an identity, but its letters don't add up: copy the whole line")
+		}
+		return Identity{Age: i, Fingerprint: envelope.Fingerprint(i.Recipient().String())}, nil
+	case begins("AGE-SECRET-KEY-PQ-1"):
+		i, err := age.ParseHybridIdentity(line)
+		if err != nil {
+			return Identity{}, errors.New("begins like a post-quantum identity, but its letters don't add up: copy the whole line")
+		}
+		return Identity{Age: i, Fingerprint: envelope.Fingerprint(i.Recipient().String())}, nil
+	case begins("age1"):
+		return Identity{}, errors.New("is a recipient, the public half: put the identity here, which begins with AGE-SECRET-KEY-")
+	case begins("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----"):
+		return Identity{}, errors.New("begins an encrypted file: nobody is here to type a passphrase, so put the identity itself on tmpfs")
+	case begins("-----BEGIN "):
+		return Identity{}, errors.New("begins a key in PEM, such as OpenSSH's and OpenSSL's: make an age identity with age-keygen")
+	case begins("AGE-PLUGIN-"):
+		return Identity{}, errors.New("names an age plugin: no other program is started here, so make an identity with age-keygen")
+	}
+	return Identity{}, errors.New("is neither an identity nor a comment")
+}
