@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"encrypt": main})
+}
+
+// identities are the key of setup's identities in a script's values.
+type identities struct{}
+
+// TestScripts runs testdata/script: one user's story a file. Each finds two
+// sites' recipients R1 and R2, a post-quantum one RPQ, their fingerprints F1, F2 and
+// FPQ, and an IDENTITY that might be mistaken for a recipient.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			one, err := age.GenerateX25519Identity()
+			if err != nil {
+				return err
+			}
+			two, err := age.GenerateX25519Identity()
+			if err != nil {
+				return err
+			}
+			pq, err := age.GenerateHybridIdentity()
+			if err != nil {
+				return err
+			}
+			for n, recipient := range map[string]string{"1": one.Recipient().String(), "2": two.Recipient().String(), "PQ": pq.Recipient().String()} {
+				env.Setenv("R"+n, recipient)
+				env.Setenv("F"+n, envelope.Fingerprint(recipient))
+			}
+			program, err := exec.LookPath("encrypt")
+			if err != nil {
+				return err
+			}
+			env.Setenv("ONLY_ENCRYPT", filepath.Dir(program))
+			env.Setenv("IDENTITY", two.String())
+			env.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // with -race each program sleeps a second at its end
+			env.Values[identities{}] = []age.Identity{one, two, pq}
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"open":  open,
+			"write": write,
+			"talk":  talk,
+		},
+	})
+}
+
+var printed = regexp.MustCompile(`\A# [ -~]+\n# ([ -~]+)\nenv:\n  (SECRET_[A-Za-z0-9_]+): "([A-Za-z0-9+/=]+)"\n\z`)
+
+// open NAME FILE: what encrypt printed is the lines for NAME and nothing else,
+// and opens to the bytes of FILE, of which standard error and the terminal show
+// nothing. It leaves the label's text in the file "label".
+func open(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: open NAME FILE")
+	}
+	m := printed.FindStringSubmatch(ts.ReadFile("stdout"))
+	if m == nil {
+		ts.Fatalf("standard output is not a comment and an env: block")
+	}
+	if m[2] != envelope.Prefix+args[0] {
+		ts.Fatalf("printed for %s, want SECRET_%s", m[2], args[0])
+	}
+	opened, err := envelope.Open(m[3], ts.Value(identities{}).([]age.Identity)...)
+	ts.Check(err)
+	value := opened.Value.Reveal()
+	if value != ts.ReadFile(args[1]) {
+		ts.Fatalf("opens to %q", value)
+	}
+	shown := ts.ReadFile("stderr")
+	if tty, err := os.ReadFile(ts.MkAbs("tty")); err == nil {
+		shown += string(tty)
+	}
+	for i := range len(value) - 5 {
+		if strings.Contains(shown, value[i:i+6]) {
+			ts.Fatalf("standard error or the terminal shows %q of the value", value[i:i+6])
+		}
+	}
+	label, err := opened.Label.Marshal()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("label"), label, 0o600))
+}
+
+// write FILE TEXT [TIMES]: FILE holds TEXT, read like the inside of a Go string,
+// with the script's variables.
+func write(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: write FILE TEXT [TIMES]")
+	}
+	text, err := strconv.Unquote(`"` + os.Expand(args[1], ts.Getenv) + `"`)
+	ts.Check(err)
+	if len(args) == 3 {
+		times, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		text = strings.Repeat(text, times)
+	}
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o700))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+}
+
+// TestImports: an author's tool reads no identity, and stays small.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	require.NoError(t, err)
+	for _, unwanted := range []string{"/internal/identity", "spf13/cobra", "net/http"} {
+		require.NotContains(t, string(out), unwanted, "encrypt needs recipients only, package flag and no network")
+	}
+}
+
+// TestUsageFitsATerminal of 80 columns.
+func TestUsageFitsATerminal(t *testing.T) {
+	for line := range strings.Lines(usage) {
+		require.LessOrEqual(t, len([]rune(line)), 80, line)
+	}
+}
+
+// TestStatus: 2 says that the arguments make no sense, 1 that something was refused.
+func TestStatus(t *testing.T) {
+	identity, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	with := func(args ...string) []string { return append(args, "-r", identity.Recipient().String()) }
+	for _, tt := range []struct {
+		about string
+		args  []string
+		want  int
+	}{
+		{"sealed", with("NAME", "--any-repo"), 0},
+		{"help", []string{"--help"}, 0},
+		{"no recipient", []string{"NAME", "--any-repo"}, 1},
+		{"a name that is protected", with("PATH", "--any-repo"), 1},
+		{"a file that is missing", with("NAME", "--any-repo", "--file", "missing"), 1},
+		{"a value that is none", with("DOCUMENTER_KEY", "--any-repo"), 1},
+		{"a value as argument", with("NAME", "hunter2-canary", "--any-repo"), 2},
+		{"an unknown flag", with("NAME", "--any"), 2},
+		{"flags that exclude each other", with("NAME", "--any-repo", "--repo", "github.com/a/b"), 2},
+		{"an end in the past", with("NAME", "--any-repo", "--expires", "2001-01-01"), 2},
+		{"no name, and nobody to ask", with("--any-repo"), 2},
+	} {
+		var stdout, stderr bytes.Buffer
+		assert.Equal(t, tt.want, run(tt.args, nil, strings.NewReader("hunter2-canary"), &stdout, &stderr), "%s: %s", tt.about, &stderr)
+		assert.Equal(t, tt.want != 0, stdout.Len() == 0, "%s: standard output", tt.about)
+		assert.NotContains(t, stderr.String(), "canary", tt.about)
+	}
+}
+
+// TestOutputThatCannotBeWritten ends with an error: an author might commit half a line.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	identity, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	full, err := os.Open(os.DevNull) // not open for writing
+	require.NoError(t, err)
+	defer full.Close()
+	var stderr bytes.Buffer
+	args := []string{"NAME", "--any-repo", "-r", identity.Recipient().String()}
+	require.Equal(t, 1, run(args, nil, strings.NewReader("hunter2-canary"), full, &stderr))
+	require.Contains(t, stderr.String(), "encrypt: error: standard output: ")
+}
