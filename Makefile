@@ -1,0 +1,46 @@
+# Each target also works typed by hand.
+GO ?= go
+export CGO_ENABLED = 0
+FUZZTIME ?= 20s
+FLAGS = -trimpath -buildvcs=false
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 10
+
+build: ## the programs, for this machine, in build/bin
+	$(GO) build $(FLAGS) -o build/bin/ ./cmd/...
+
+demo: ## a trusted build and a fork's, on a real agent
+	@$(GO) run ./tests/demo
+
+test: ## every test (the first time builds a buildkite-agent: about two minutes)
+	@$(GO) run ./tests/prepare
+	$(GO) vet ./...
+	$(GO) test ./...
+
+lint: ## gofmt, vet for each platform, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/$$/: not formatted, run gofmt -w/'; exit 1; }
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./cmd/... ./internal/...
+	GOOS=windows $(GO) vet ./cmd/encrypt
+	$(GO) -C tests/tools/lint build -o ../../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
+	build/tools/staticcheck ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for file in $$(grep -rl '^func Fuzz' --include=*_test.go cmd internal); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			echo "$$target ($$(dirname $$file))"; \
+			$(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done
+
+install: build ## the hook and encrypt on this host, as the README says (needs root)
+	install -d /usr/lib/juliagpu-secrets/hooks
+	install -m 755 build/bin/environment /usr/lib/juliagpu-secrets/
+	ln -sfn ../environment /usr/lib/juliagpu-secrets/hooks/environment
+	install -m 755 build/bin/encrypt /usr/bin/
+
+clean: ## what the targets above left
+	rm -rf build
+
+.PHONY: help build demo test lint fuzz install clean

@@ -1,0 +1,126 @@
+//go:build unix
+
+package tests
+
+import (
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
+)
+
+// commands are the programs of cmd/.
+func commands(t *testing.T) []string {
+	root, err := agenttest.Root()
+	require.NoError(t, err)
+	entries, err := os.ReadDir(filepath.Join(root, "cmd"))
+	require.NoError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestBuildsEverywhere builds each program for each platform that it is for.
+func TestBuildsEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		for _, goarch := range []string{"amd64", "arm64"} {
+			for _, name := range commands(t) {
+				if goos == "windows" && name != "encrypt" {
+					continue // agents on Windows are not for forks
+				}
+				t.Run(goos+"-"+goarch+"-"+name, func(t *testing.T) {
+					out := filepath.Join(t.TempDir(), name)
+					require.NoError(t, agenttest.Build(t.Context(), "./cmd/"+name, out, "GOOS="+goos, "GOARCH="+goarch))
+					if goos != "linux" {
+						return
+					}
+					file, err := elf.Open(out)
+					require.NoError(t, err)
+					defer file.Close()
+					// An interpreter is the loader that obeys LD_PRELOAD.
+					require.False(t, slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), "not static")
+				})
+			}
+		}
+	}
+}
+
+// TestBuildIsTheSameEverywhere: nothing of the machine or the checkout is in a binary.
+func TestBuildIsTheSameEverywhere(t *testing.T) {
+	t.Parallel()
+	root, err := agenttest.Root()
+	require.NoError(t, err)
+	out := filepath.Join(t.TempDir(), "environment")
+	require.NoError(t, agenttest.Build(t.Context(), "./cmd/environment", out))
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), root)
+	require.NotContains(t, string(text), "vcs.revision")
+}
+
+// deps returns what a package imports, directly and not.
+func deps(t *testing.T, pkg string) []string {
+	root, err := agenttest.Root()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return strings.Fields(string(out))
+}
+
+const module = "github.com/juliagpu/secrets-buildkite-plugin/"
+
+// TestImports keeps what each program can reach small.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	for pkg, rules := range map[string]struct {
+		banned []string
+		why    string
+	}{
+		"./cmd/encrypt":       {[]string{module + "internal/identity", module + "internal/jobenv", module + "internal/unseal", "github.com/spf13/cobra"}, "authors hold recipients only; an author's tool needs no identity and no job"},
+		"./cmd/environment":   {[]string{"github.com/spf13/cobra", "golang.org/x/term", "github.com/buildkite/go-buildkite/v3", "testing"}, "a hook starts before every job: flags and REST are for other programs"},
+		"./internal/trust":    {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
+		"./internal/repo":     {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
+		"./internal/escape":   {[]string{"os", "net"}, "it makes texts printable and nothing else"},
+		"./internal/unseal":   {[]string{module + "internal/jobenv", "net/http"}, "opening and delivering are two things"},
+		"./internal/jobenv":   {[]string{module + "internal/identity", module + "internal/trust", "filippo.io/age/plugin"}, "delivery sees values, never a key"},
+		"./internal/envelope": {[]string{module + "internal/identity", module + "internal/job", "os/exec"}, "what a sealed value is does not depend on jobs"},
+	} {
+		for _, dep := range deps(t, pkg) {
+			require.NotContains(t, rules.banned, dep, "%s: %s", pkg, rules.why)
+		}
+	}
+}
+
+// TestWhoSeesSecrets names every package that can see a plaintext. Whoever adds
+// one here has thought about it.
+func TestWhoSeesSecrets(t *testing.T) {
+	t.Parallel()
+	root, err := agenttest.Root()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./cmd/...", "./internal/...")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var seers []string
+	for line := range strings.Lines(string(out)) {
+		pkg, imported, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if imported == module+"internal/plaintext" {
+			seers = append(seers, strings.TrimPrefix(pkg, module))
+		}
+	}
+	slices.Sort(seers)
+	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/shape"}, seers)
+}
