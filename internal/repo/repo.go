@@ -197,7 +197,7 @@ func checkPart(part string) error {
 	case part == "":
 		return fmt.Errorf("%w: a part of its path is empty", ErrNotARepository)
 	case part == "." || part == "..":
-		return fmt.Errorf("%w: its path holds . or ..", ErrNotARepository)
+		return fmt.Errorf("%w: a part of its path is . or .. alone", ErrNotARepository)
 	case part[0] == '-':
 		return fmt.Errorf("%w: a part of its path begins with a hyphen", ErrNotARepository)
 	case !only(part, isPathByte):
