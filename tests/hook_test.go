@@ -593,6 +593,15 @@ func TestMachineAtFault(t *testing.T) {
 			h.configure("consume: true\n", entry)
 			require.NoError(h.t, os.Link(filepath.Join(h.identities, "identity"), filepath.Join(h.identities, "second")))
 		}, "identity"},
+		"a hook others can write": {func(h *host, entry string) {
+			h.configure("", entry)
+			hook := filepath.Join(h.lib, "environment") // a hard link, so far
+			text, err := os.ReadFile(hook)
+			require.NoError(h.t, err)
+			require.NoError(h.t, os.Remove(hook))
+			require.NoError(h.t, os.WriteFile(hook, text, 0o755))
+			require.NoError(h.t, os.Chmod(hook, 0o775))
+		}, "lib/environment: mode 0775"},
 		"a configuration others can write": {func(h *host, entry string) {
 			h.configure("", entry)
 			require.NoError(h.t, os.Chmod(filepath.Join(h.lib, "config.yml"), 0o666))
