@@ -1,0 +1,67 @@
+package tests
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
+)
+
+// TestHookWithAKeyIsClosed looks at a hook that holds values and waits for a Job
+// API that never answers: it can leave no core file. (That it is not dumpable
+// either shows nowhere in /proc while root looks; internal/harden tests that.)
+func TestHookWithAKeyIsClosed(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	to, entry := h.identity("identity", false)
+	h.configure("", entry)
+	h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: "never", Received: filepath.Join(h.dir, "..", "received")}.BootstrapScript()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.agent.Run(ctx, agenttest.Job{Env: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", canary("token"), nil)}})
+	}()
+	closed := regexp.MustCompile(`(?m)^Max core file size +0 +0 `)
+	for {
+		select {
+		case <-ended:
+			t.Fatal("the hook ended, and was open all the time")
+		default:
+		}
+		for _, pid := range running(t, filepath.Join(h.lib, "environment")) {
+			limits, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "limits"))
+			if err == nil && closed.Match(limits) {
+				cancel()
+				<-ended
+				return
+			}
+		}
+	}
+}
+
+// running returns the processes of a program.
+func running(t *testing.T, program string) []int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	require.NoError(t, err)
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe")); err == nil && exe == program {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
