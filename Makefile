@@ -34,10 +34,10 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-install: build ## the hook and encrypt on this host, as the README says (needs root)
+install: build ## the hooks and encrypt on this host, as the README says (needs root)
 	install -d /usr/lib/juliagpu-secrets/hooks
-	install -m 755 build/bin/environment /usr/lib/juliagpu-secrets/
-	ln -sfn ../environment /usr/lib/juliagpu-secrets/hooks/environment
+	install -m 755 build/bin/environment build/bin/pre-exit /usr/lib/juliagpu-secrets/
+	ln -sfn ../environment ../pre-exit /usr/lib/juliagpu-secrets/hooks/
 	install -m 755 build/bin/encrypt /usr/bin/
 
 clean: ## what the targets above left

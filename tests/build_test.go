@@ -91,6 +91,7 @@ func TestImports(t *testing.T) {
 	}{
 		"./cmd/encrypt":       {[]string{module + "internal/identity", module + "internal/jobenv", module + "internal/unseal", "github.com/spf13/cobra"}, "authors hold recipients only; an author's tool needs no identity and no job"},
 		"./cmd/environment":   {[]string{"github.com/spf13/cobra", "golang.org/x/term", "github.com/buildkite/go-buildkite/v3", "testing"}, "a hook starts before every job: flags and REST are for other programs"},
+		"./cmd/pre-exit":      {[]string{module + "internal/identity", module + "internal/envelope/openssl", "filippo.io/age/plugin"}, "it removes files and opens nothing"},
 		"./internal/trust":    {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
 		"./internal/repo":     {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
 		"./internal/escape":   {[]string{"os", "net"}, "it makes texts printable and nothing else"},

@@ -47,7 +47,7 @@ func programs(t *testing.T) (dir, agent string) {
 		if built.dir, built.err = os.MkdirTemp("", "bk-programs-"); built.err != nil {
 			return
 		}
-		for _, name := range []string{"environment", "encrypt"} {
+		for _, name := range []string{"environment", "pre-exit", "encrypt"} {
 			if built.err = agenttest.Build(ctx, "./cmd/"+name, filepath.Join(built.dir, name)); built.err != nil {
 				return
 			}
@@ -85,8 +85,10 @@ func newHost(t *testing.T) *host {
 	for _, d := range []string{h.dir, filepath.Join(h.lib, "hooks"), h.identities} {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}
-	require.NoError(t, os.Link(filepath.Join(binaries, "environment"), filepath.Join(h.lib, "environment")))
-	require.NoError(t, os.Symlink("../environment", filepath.Join(h.lib, "hooks", "environment")))
+	for _, name := range []string{"environment", "pre-exit"} {
+		require.NoError(t, os.Link(filepath.Join(binaries, name), filepath.Join(h.lib, name)))
+		require.NoError(t, os.Symlink("../"+name, filepath.Join(h.lib, "hooks", name)))
+	}
 	h.agent = agenttest.Agent{Binary: agent, Dir: h.dir, HooksPath: filepath.Join(h.lib, "hooks"), Polyglot: true, Watch: true}
 	return h
 }
@@ -290,13 +292,19 @@ func (h *host) search(result agenttest.Result, granted, never [][]byte) {
 			require.False(t, agenttest.Contains([]byte(p.Environ), c), "a canary in the environment of %s", p.Exe)
 		}
 	}
+	// Those that run before the values are there. What the agent starts afterwards
+	// for the job's hooks and command has them, as it must.
+	early := 0
 	for _, p := range result.Processes {
-		if filepath.Base(p.Exe) == "environment" || filepath.Base(p.Exe) == "buildkite-agent" {
+		args := strings.TrimRight(strings.ReplaceAll(p.Cmdline, "\x00", " "), " ")
+		if strings.HasSuffix(args, "/environment") || strings.HasSuffix(args, " bootstrap") || strings.Contains(args, "buildkite-agent start") {
+			early++
 			for _, c := range granted {
-				require.False(t, agenttest.Contains([]byte(p.Environ), c), "a canary in the environment of %s", p.Exe)
+				require.False(t, agenttest.Contains([]byte(p.Environ), c), "a canary in the environment of %s", args)
 			}
 		}
 	}
+	require.True(t, early > 0 || len(result.Processes) == 0, "the agent itself was not watched")
 	if all := slices.Concat(granted, never); len(all) > 0 {
 		hits, err := agenttest.Search(h.dir, all...)
 		require.NoError(t, err)
@@ -315,7 +323,7 @@ func TestTrustedPush(t *testing.T) {
 		values:  map[string]string{"CODECOV_TOKEN": value},
 		outcome: "granted",
 		log: []string{
-			"~~~ :key: Secrets\n", "mode direct: a test's agent\n", "isolation expected of the host: a test's machine\n",
+			"~~~ :key: Secrets\n", "mode direct: a test's agent\n", "the identity is not consumed: jobs on this agent can read it\n", "isolation expected of the host: a test's machine\n",
 			"SECRET_CODECOV_TOKEN: granted\n", "SECRET_NOTE: not a sealed value, left as it is\n",
 			"1 granted, 0 withheld, 0 refused, in ", "left SECRET_NOTE: plain text",
 		},
@@ -359,6 +367,30 @@ func TestFork(t *testing.T) {
 	})
 	h.search(r, nil, key)
 	require.Empty(t, h.identityTexts(), "the identity is gone before the fork's code starts")
+}
+
+// TestForkWithVariablesOfStrangeNames: a name may hold "=". In a process's
+// environment "A=b" with the value "c" is A=b=c, and may come after the agent's
+// own A. Forty of them come after it almost surely.
+func TestForkWithVariablesOfStrangeNames(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	to, entry := h.identity("identity", false)
+	h.configure("consume: true\npipelines:\n  juliagpu/cuda-dot-jl: github.com/juliagpu/cuda.jl\n", entry)
+	key := h.identityTexts()
+	value := canary("token")
+	env := maps.Clone(fork)
+	for i := range 40 {
+		env[fmt.Sprintf("BUILDKITE_PULL_REQUEST_REPO=https://x%d", i)] = "y@github.com/JuliaGPU/CUDA.jl"
+	}
+	env[""] = "a variable without a name"
+	r := h.run(row{
+		env: env, secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)},
+		absent: []string{"TOKEN"}, noOpen: []string{value}, outcome: "withheld",
+		log: []string{"SECRET_TOKEN: withheld: BUILDKITE_PULL_REQUEST_REPO holds an =, so another variable may stand in its place\n"},
+	})
+	h.search(r, nil, key)
+	require.Empty(t, h.identityTexts(), "the identity is given up all the same")
 }
 
 func TestWithheld(t *testing.T) {

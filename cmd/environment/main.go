@@ -8,24 +8,26 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/jobenv"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/wish"
 )
 
 // The statuses of the hook, which become the job's.
@@ -52,64 +54,97 @@ func main() {
 func run(args, environ []string, stdout io.Writer) int {
 	started := time.Now()
 	log := &report{}
-	status := direct(args, environ, log)
+	status := hook(args, environ, log)
 	log.print(stdout, status, time.Since(started))
+	if len(log.missing) > 0 {
+		annotate(environ, log.annotation(), stdout)
+	}
 	return status
 }
 
-// direct does everything in this one process: the identity is opened here, with
-// the job's user, which is why the operator has to state a reason for it.
-func direct(args, environ []string, log *report) int {
+// hook does everything in this one process, direct mode: the identity is opened
+// with the job's user, which is why the operator has to state a reason for it.
+func hook(args, environ []string, log *report) (status int) {
 	// First: where the job's environment has settings for Go's runtime, this
 	// starts the hook anew without them.
 	if err := harden.CleanRuntime(args, environ); err != nil {
 		return log.machine(err, "")
 	}
-	theJob, err := job.Parse(environ)
-	if err != nil {
-		return log.machine(err, "")
+	theJob := job.Parse(environ)
+	wishes, wishErr := wish.Find(theJob.Plugins), error(nil)
+	var required wish.Wishes // at agent level the plugin's own hook checks them
+	// An argument and not BUILDKITE_HOOK_SCOPE, which the agent does not set for
+	// hooks that are shell scripts: there it is the pipeline's.
+	if len(args) == 2 && args[1] == "plugin" {
+		wishes, wishErr = wish.Parse(theJob.PluginConfig)
+		required = wishes
+		// The agent's own hook, or an earlier entry of the plugin, has done the
+		// work: never twice, since by now the sealed values are emptied.
+		if wishErr == nil && lookup(environ, varOutcome) != "" {
+			return log.require(required.Missing(strings.Fields(lookup(environ, varNames))))
+		}
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		return log.machine(err, "")
-	}
-	config, err := loadSettings(executable, log)
+
+	config, err := loadSettings(log)
 	switch {
 	case errors.Is(err, settings.ErrNone):
 		results := unseal.Withhold(theJob.Sealed, "this agent has no configuration",
 			"the agent's operator writes /etc/juliagpu-secrets/config.yml, see the README, \"Run an agent\"")
-		return deliver(environ, results, log)
+		return deliver(environ, required, results, log)
 	case err != nil:
 		// Without it nobody knows which identity to give up, so no job may start.
 		return log.machine(err, "the agent's operator corrects it; until then no job starts here")
 	}
+	defer func() {
+		if recover() != nil { // no stack, which could show a value
+			err := errors.Join(errors.New("a bug stopped this hook"), giveUp(config))
+			status = log.machine(err, "please report it: SECURITY.md of juliagpu/secrets says how")
+		}
+	}()
 
 	verdict := trust.Decide(theJob.Facts, nil, config.Rules)
-	if verdict.Trusted && theJob.Upload {
-		verdict = trust.Verdict{
-			Reason: "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored",
-			Hint:   "write $$NAME in the pipeline, and have the secret in the step that uses it",
+	open, keep := theJob.Sealed, []job.Sealed(nil)
+	if !verdict.Trusted {
+		open, keep = nil, theJob.Sealed
+	} else if theJob.Upload {
+		open, keep = split(theJob.Sealed, wishes)
+		verdict.Reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
+		verdict.Hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+	}
+	identities, err := takeIdentities(config, unseal.AnySealed(open))
+	switch {
+	case err != nil:
+		return log.machine(err, "")
+	case wishErr != nil: // only now: even a step that is wrong must not reach an identity
+		return log.refuse(wishErr, "plugin.yml of the plugin lists what it takes")
+	}
+	results := unseal.Open(open, theJob.Facts, unseal.Policy{
+		Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: time.Now(),
+	})
+	results = append(results, unseal.Withhold(keep, verdict.Reason, verdict.Hint)...)
+	return deliver(environ, required, results, log)
+}
+
+// split parts the sealed values that a step lists from those that it does not.
+func split(sealed []job.Sealed, wishes wish.Wishes) (listed, others []job.Sealed) {
+	for _, s := range sealed {
+		name := strings.TrimPrefix(s.Variable, envelope.Prefix)
+		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, envelope.SealedSuffix)) {
+			listed = append(listed, s)
+		} else {
+			others = append(others, s)
 		}
 	}
-	wanted := verdict.Trusted && unseal.AnySealed(theJob.Sealed)
-	identities, err := takeIdentities(config, wanted)
-	if err != nil {
-		return log.machine(err, "")
-	}
-	var results []unseal.Result
-	if wanted {
-		results = unseal.Open(theJob.Sealed, theJob.Facts, unseal.Policy{
-			Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: time.Now(),
-		})
-	} else {
-		results = unseal.Withhold(theJob.Sealed, verdict.Reason, verdict.Hint)
-	}
-	return deliver(environ, results, log)
+	return listed, others
 }
 
 // loadSettings reads the operator's configuration, and notes what every job has
 // to say about it.
-func loadSettings(executable string, log *report) (settings.Settings, error) {
+func loadSettings(log *report) (settings.Settings, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return settings.Settings{}, err
+	}
 	path, err := settings.Find(executable)
 	if err != nil {
 		return settings.Settings{}, err
@@ -123,6 +158,9 @@ func loadSettings(executable string, log *report) (settings.Settings, error) {
 		return settings.Settings{}, err
 	}
 	log.note("mode direct: %s", config.Reason)
+	if !config.Consume {
+		log.note("the identity is not consumed: jobs on this agent can read it")
+	}
 	if config.Isolation.Expect == settings.Host {
 		log.note("isolation expected of the host: %s", config.Isolation.Reason)
 	}
@@ -142,73 +180,39 @@ func takeIdentities(config settings.Settings, wanted bool) ([]identity.Identity,
 			identities, loadErr = identity.Load(config.Identities, os.Getuid())
 		}
 	}
-	if config.Consume {
-		if err := identity.Consume(config.Identities); err != nil {
-			return nil, errors.Join(err, loadErr)
-		}
+	if err := giveUp(config); err != nil {
+		return nil, errors.Join(err, loadErr)
 	}
 	return identities, loadErr
 }
 
-// deliver sets what was granted, all or nothing, and what the job sees in any case.
-func deliver(environ []string, results []unseal.Result, log *report) int {
-	log.results = results
-	granted, withheld, refused, set := unseal.AllOrNone(results)
-	if refused > 0 {
-		return statusRefused
+func giveUp(config settings.Settings) error {
+	if !config.Consume {
+		return nil
 	}
-	delivery := jobenv.Delivery{Plain: map[string]string{varOutcome: "none", varNames: ""}}
-	if withheld > 0 {
-		delivery.Plain[varOutcome] = "withheld"
-	}
-	for _, r := range results {
-		// A variable of the job's environment can't be taken back, only emptied.
-		if r.Sealed() && utf8.ValidString(r.Variable) {
-			delivery.Plain[r.Variable] = ""
+	return identity.Consume(config.Identities)
+}
+
+// lookup returns a variable's value, or "".
+func lookup(environ []string, name string) string {
+	for _, line := range environ {
+		if value, ok := strings.CutPrefix(line, name+"="); ok {
+			return value
 		}
-		delivery.Secrets = append(delivery.Secrets, r.Set...)
 	}
-	if set {
-		delivery.Plain[varOutcome] = "granted"
-		delivery.Plain[varNames] = strings.Join(names(delivery.Secrets), " ")
-	}
-	unmasked, err := send(environ, delivery)
-	if err != nil && granted > 0 {
-		return log.machine(err, hintAPI(err))
-	}
-	if err != nil && withheld > 0 {
-		log.note("%s and the sealed values stay in the environment as they are: %s", varOutcome+" is not set,", err)
-	}
-	if unmasked != "" {
-		log.note("not masked in the log: %s", unmasked)
-	}
-	return statusGo
+	return ""
 }
 
-func send(environ []string, delivery jobenv.Delivery) (unmasked string, err error) {
-	client, err := jobenv.Dial(jobenv.AddressFrom(environ))
-	if err != nil {
-		return "", err
+// annotate puts the text on the build's page. It is an extra: the log has it, too.
+func annotate(environ []string, text string, stdout io.Writer) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// Both variables are the agent's own, whatever the job says.
+	agent := exec.CommandContext(ctx, filepath.Join(lookup(environ, "BUILDKITE_BIN_PATH"), "buildkite-agent"),
+		"annotate", "--style", "error", "--context", "juliagpu-secrets-"+lookup(environ, "BUILDKITE_JOB_ID"))
+	agent.Env = environ
+	agent.Stdin = strings.NewReader(text)
+	if err := agent.Run(); err != nil {
+		fmt.Fprintln(stdout, "no annotation: the agent did not take it")
 	}
-	defer client.Close()
-	return client.Deliver(delivery)
-}
-
-func hintAPI(err error) string {
-	switch {
-	case errors.Is(err, jobenv.ErrNoAPI):
-		return "agents from 3.64 on have the Job API, older ones with --experiment=job-api; a pipeline must not set " + jobenv.VarNoAPI
-	case errors.Is(err, jobenv.ErrNotTheAgent):
-		return "nothing was sent; see who sets " + jobenv.VarSocket + " in this job"
-	}
-	return "run the job again; if it fails again, see the agent's log"
-}
-
-func names(vars []envelope.Variable) []string {
-	var names []string
-	for _, v := range vars {
-		names = append(names, v.Name)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -17,11 +17,27 @@ import (
 type report struct {
 	notes   []string
 	results []unseal.Result
+	missing []string // names that the step requires and does not get
 	errors  []string
 }
 
 func (l *report) note(format string, args ...any) {
 	l.notes = append(l.notes, fmt.Sprintf(format, args...))
+}
+
+// refuse notes an error that a commit made, and returns its status.
+func (l *report) refuse(err error, hint string) int {
+	l.errors = append(l.errors, "environment: error: "+err.Error(), "environment: hint: "+hint)
+	return statusRefused
+}
+
+// require notes the names that a step requires and does not get.
+func (l *report) require(missing []string) int {
+	l.missing = missing
+	if len(missing) == 0 {
+		return statusGo
+	}
+	return statusRefused
 }
 
 // machine notes an error that is the machine's fault, with its own hint or this
@@ -41,7 +57,7 @@ func (l *report) machine(err error, hint string) int {
 }
 
 func (l *report) print(w io.Writer, status int, took time.Duration) {
-	if len(l.notes)+len(l.results)+len(l.errors) == 0 {
+	if len(l.notes)+len(l.results)+len(l.missing)+len(l.errors) == 0 {
 		return // nothing sealed and nothing to say
 	}
 	granted, withheld, refused, _ := unseal.AllOrNone(l.results)
@@ -64,6 +80,9 @@ func (l *report) print(w io.Writer, status int, took time.Duration) {
 	}
 	for _, hint := range hints {
 		fmt.Fprintln(&b, "hint: "+hint)
+	}
+	for _, name := range l.missing {
+		fmt.Fprintf(&b, "%s: required by this step, and not granted: %s\n", name, l.why(name))
 	}
 	for _, text := range l.errors {
 		fmt.Fprintln(&b, text)
@@ -94,11 +113,39 @@ func line(r unseal.Result, status int) string {
 		return text + "could be opened, but is not set"
 	}
 	text += "granted"
-	if set := names(r.Set); len(set) > 1 || envelope.Prefix+set[0] != r.Variable {
+	if set := grantedNames([]unseal.Result{r}); len(set) > 1 || envelope.Prefix+set[0] != r.Variable {
 		text += " as " + strings.Join(set, ", ")
+	}
+	if r.File {
+		text += ", a file"
 	}
 	if r.Warning != "" {
 		text += "; " + r.Warning
 	}
 	return text
+}
+
+// why says what became of a name that is not granted.
+func (l *report) why(name string) string {
+	for _, r := range l.results {
+		if r.Variable == envelope.Prefix+name || r.Variable == envelope.Prefix+name+envelope.SealedSuffix {
+			return r.Reason
+		}
+	}
+	if l.results == nil {
+		return "the group Secrets above says why"
+	}
+	return "no variable " + envelope.Prefix + name + " holds a sealed value for this step"
+}
+
+// annotation is what a build's page shows of missing secrets. What is indented is
+// shown as it is: no text of a job's is taken for Markdown.
+func (l *report) annotation() string {
+	var b strings.Builder
+	b.WriteString("**Secrets that a step requires were not granted**\n\n")
+	for _, name := range l.missing {
+		fmt.Fprintf(&b, "    %s: %s\n", name, l.why(name))
+	}
+	b.WriteString("\nThe group *Secrets* of the job's log says more.\n")
+	return b.String()
 }

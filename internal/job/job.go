@@ -3,7 +3,7 @@
 package job
 
 import (
-	"errors"
+	"path"
 	"slices"
 	"strings"
 
@@ -28,6 +28,11 @@ const (
 	VarEvent           = "BUILDKITE_GITHUB_EVENT"
 	VarTriggeredFrom   = "BUILDKITE_TRIGGERED_FROM_BUILD_ID"
 	VarCommand         = "BUILDKITE_COMMAND"
+	VarPlugins         = "BUILDKITE_PLUGINS"
+
+	// VarPluginConfig is the agent's word in the plugin's own hooks, and the
+	// pipeline's everywhere else.
+	VarPluginConfig = "BUILDKITE_PLUGIN_CONFIGURATION"
 )
 
 // An Origin says who vouches for facts.
@@ -56,6 +61,15 @@ type Facts struct {
 	Twice           []string // sorted names that were stated more than once
 }
 
+// Stated returns every fact that is a text of the job's, by its variable.
+func (f Facts) Stated() map[string]string {
+	return map[string]string{
+		VarOrganization: f.Organization, VarPipeline: f.Pipeline, VarRepo: f.Repo, VarBranch: f.Branch, VarTag: f.Tag,
+		VarPullRequest: f.PullRequest, VarPullRequestRepo: f.PullRequestRepo, VarPullRequestBase: f.PullRequestBase,
+		VarSource: f.Source, VarEvent: f.Event, VarTriggeredFrom: f.TriggeredFrom,
+	}
+}
+
 // IsPullRequest tells whether the build is of a pull request.
 func (f Facts) IsPullRequest() bool { return f.PullRequest != "false" }
 
@@ -76,15 +90,14 @@ type Job struct {
 	Facts  Facts
 	Sealed []Sealed // sorted by variable
 	// Upload says that the step's whole command uploads a pipeline.
-	Upload bool
+	Upload       bool
+	Plugins      string // the step's plugins, JSON
+	PluginConfig string // in a plugin's hook: its configuration, JSON
 }
 
-// ErrEnvironment says that an environment is not a list of NAME=value.
-var ErrEnvironment = errors.New("a line of the environment has no name")
-
 // Parse reads a job's environment, a list of NAME=value as os.Environ gives it.
-// All facts are claimed.
-func Parse(environ []string) (Job, error) {
+// All facts are claimed. What has no name is nobody's, and left out.
+func Parse(environ []string) Job {
 	var j Job
 	stated := map[string]*string{
 		VarOrganization: &j.Facts.Organization, VarPipeline: &j.Facts.Pipeline, VarRepo: &j.Facts.Repo,
@@ -96,7 +109,7 @@ func Parse(environ []string) (Job, error) {
 	for _, line := range environ {
 		name, value, ok := strings.Cut(line, "=")
 		if !ok || name == "" {
-			return Job{}, ErrEnvironment
+			continue
 		}
 		if seen[name] {
 			j.Facts.Twice = append(j.Facts.Twice, name)
@@ -109,19 +122,38 @@ func Parse(environ []string) (Job, error) {
 		if strings.HasPrefix(name, envelope.Prefix) {
 			j.Sealed = append(j.Sealed, Sealed{name, value})
 		}
-		if name == VarCommand {
+		switch name {
+		case VarCommand:
 			j.Upload = isUpload(value)
+		case VarPlugins:
+			j.Plugins = value
+		case VarPluginConfig:
+			j.PluginConfig = value
 		}
 	}
 	slices.SortFunc(j.Sealed, func(a, b Sealed) int { return strings.Compare(a.Variable, b.Variable) })
 	slices.Sort(j.Facts.Twice)
-	return j, nil
+	return j
 }
 
-// isUpload tells whether a command does nothing but upload a pipeline. The
-// upload would interpolate $NAME in the file and store what it stands for.
+// isUpload tells whether a command does nothing but upload pipelines. An upload
+// interpolates $NAME in the file and stores what it stands for.
 func isUpload(command string) bool {
-	words := strings.Fields(command)
-	return len(words) >= 3 && slices.Equal(words[:3], []string{"buildkite-agent", "pipeline", "upload"}) &&
-		!strings.ContainsAny(strings.TrimSpace(command), "\n;&|")
+	uploads := 0
+	for part := range strings.FieldsFuncSeq(command, func(r rune) bool { return strings.ContainsRune("\n;&|", r) }) {
+		part, _, _ = strings.Cut(part, "#")
+		words := strings.Fields(strings.NewReplacer(`"`, "", "'", "").Replace(part))
+		switch {
+		case len(words) == 0, words[0] == "true", words[0] == ":":
+			continue
+		case path.Base(words[0]) != "buildkite-agent":
+			return false
+		}
+		verbs := slices.DeleteFunc(words[1:], func(w string) bool { return strings.HasPrefix(w, "-") })
+		if len(verbs) < 2 || verbs[0] != "pipeline" || verbs[1] != "upload" {
+			return false
+		}
+		uploads++
+	}
+	return uploads > 0
 }

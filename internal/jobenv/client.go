@@ -73,6 +73,7 @@ func AddressFrom(environ []string) Address {
 // A Client speaks to the Job API of the agent that runs this very job, over one
 // connection. Close it.
 type Client struct {
+	Agent   int // the process that runs the job: the agent's bootstrap
 	conn    net.Conn
 	answers *bufio.Reader
 	token   string
@@ -97,7 +98,7 @@ func Dial(a Address) (*Client, error) {
 	if err != nil || pid < 1 || !strings.HasSuffix(a.Socket, ".sock") {
 		return nil, fmt.Errorf("%w: its name is not that of a process", ErrNotTheAgent)
 	}
-	if !isAncestor(pid) {
+	if !slices.Contains(Ancestors(), pid) {
 		return nil, fmt.Errorf("%w: process %d, after which it is named, did not start this hook", ErrNotTheAgent, pid)
 	}
 	deadline := time.Now().Add(Timeout)
@@ -111,11 +112,11 @@ func Dial(a Address) (*Client, error) {
 		return nil, fmt.Errorf("%w: another process listens than it is named after", ErrNotTheAgent)
 	}
 	conn.SetDeadline(deadline)
-	return newClient(conn, a.Token), nil
+	return newClient(pid, conn, a.Token), nil
 }
 
-func newClient(conn net.Conn, token string) *Client {
-	return &Client{conn, bufio.NewReader(io.LimitReader(conn, largestAnswers)), token}
+func newClient(agent int, conn net.Conn, token string) *Client {
+	return &Client{agent, conn, bufio.NewReader(io.LimitReader(conn, largestAnswers)), token}
 }
 
 // Close ends the connection.

@@ -5,6 +5,7 @@ package jobenv
 import (
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 )
@@ -12,6 +13,7 @@ import (
 // A Delivery is what a job gets.
 type Delivery struct {
 	Secrets []envelope.Variable // masked, then set
+	Files   []envelope.Variable // masked alone: Plain holds their paths
 	Plain   map[string]string   // set as they are
 }
 
@@ -19,7 +21,7 @@ type Delivery struct {
 // about what is not masked, or "". After an error nothing may be relied on: the
 // job must not go on.
 func (c *Client) Deliver(d Delivery) (unmasked string, err error) {
-	texts, unmasked := masks(d.Secrets)
+	texts, unmasked := masks(slices.Concat(d.Secrets, d.Files))
 	if err := c.Mask(texts); err != nil {
 		return "", err
 	}
@@ -33,12 +35,11 @@ func (c *Client) Deliver(d Delivery) (unmasked string, err error) {
 	return unmasked, c.Set(vars)
 }
 
-// isAncestor tells whether pid is our parent, or a parent of it, and so on up.
-func isAncestor(pid int) bool {
-	for next, ok := os.Getppid(), true; ok && next > 0; next, ok = parent(next) {
-		if next == pid {
-			return true
-		}
+// Ancestors returns our parent, its parent, and so on up.
+func Ancestors() []int {
+	var pids []int
+	for pid, ok := os.Getppid(), true; ok && pid > 0; pid, ok = parent(pid) {
+		pids = append(pids, pid)
 	}
-	return false
+	return pids
 }

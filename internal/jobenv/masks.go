@@ -7,12 +7,14 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 )
 
 // Limits of masking. Each mask slows every line of the job's log (measured: a
-// log of 159 MB/s falls to 30 with 120 masks, to 5 with 600).
+// log of 159 MB/s falls to 30 with 120 masks, to 5 with 600), so beyond maxMasks
+// nothing is sent but the values themselves.
 const (
 	maxMasks   = 512
 	minMask    = 8       // bytes; anything shorter stands in innocent lines too
@@ -33,6 +35,7 @@ var forms = []form{
 	{"whole values", func(v string) []string { return []string{v} }},
 	{formLines, lines},
 	{"base64", func(v string) []string { return []string{aligned(base64.RawStdEncoding, v, 0)} }},
+	{"base64 in lines", wrapped},
 	{"base64 at other alignments", func(v string) []string { return []string{aligned(base64.RawStdEncoding, v, 1)} }},
 	{"base64 at other alignments", func(v string) []string { return []string{aligned(base64.RawStdEncoding, v, 2)} }},
 	{"base64url", func(v string) []string { return []string{aligned(base64.RawURLEncoding, v, 0)} }},
@@ -53,16 +56,20 @@ func masks(vars []envelope.Variable) (texts []string, unmasked string) {
 	for rank, f := range forms {
 		for i, v := range vars {
 			for _, text := range f.of(v.Value.Reveal()) {
+				if !utf8.ValidString(text) { // JSON, and so the Job API, can't carry it
+					left = append(left, "raw bytes that are not UTF-8")
+					continue
+				}
 				// A raw value is masked whatever its length: none shorter than
 				// envelope.MinValue opens.
 				if rank > 0 && (len(text) < minMask || covered(text, own[i])) {
-					if f.name == formLines && len(text) < minMask {
+					if f.name == formLines && len(text) < minMask && text != v.Value.Reveal() {
 						left = append(left, "lines under 8 bytes")
 					}
 					continue
 				}
 				for _, piece := range pieces(text) {
-					if !sent[piece] && len(texts) == maxMasks {
+					if !sent[piece] && len(texts) >= maxMasks && rank > 0 {
 						left = append(left, f.name)
 						continue
 					}
@@ -75,7 +82,18 @@ func masks(vars []envelope.Variable) (texts []string, unmasked string) {
 			}
 		}
 	}
-	return texts, strings.Join(slices.Compact(left), ", ")
+	return texts, strings.Join(once(left), ", ")
+}
+
+// once drops what comes again.
+func once(texts []string) []string {
+	var first []string
+	for _, t := range texts {
+		if !slices.Contains(first, t) {
+			first = append(first, t)
+		}
+	}
+	return first
 }
 
 // covered tells whether the masks of the same value hide all of a form but
@@ -93,19 +111,37 @@ func covered(text string, masks []string) bool {
 	return true
 }
 
-// lines returns each line of a value with several, by itself: a log from a
-// pseudo-terminal has \r\n, so the whole never matches. The armour of a PEM is
-// left out: it is in every log that mentions a key.
+// lines returns each line of a value by itself: a log from a pseudo-terminal has
+// \r\n, so a value with several never matches as a whole, and a shell's echo $X
+// drops the blanks around one. The armour of a PEM is left out: it is in every
+// log that mentions a key.
 func lines(v string) []string {
-	if !strings.ContainsAny(v, "\r\n") {
-		return nil
-	}
 	var each []string
 	for _, line := range strings.FieldsFunc(v, func(r rune) bool { return r == '\r' || r == '\n' }) {
 		// Without its indentation: a program may print it at another depth.
 		line = strings.TrimSpace(line)
 		if line != "" && !(strings.HasPrefix(line, "-----") && strings.HasSuffix(line, "-----")) {
 			each = append(each, line)
+		}
+	}
+	return each
+}
+
+// wrapped returns the lines in which base64 (76 letters) and openssl base64 (64)
+// print a value. Beyond 4 KiB there would be more of them than masks.
+func wrapped(v string) []string {
+	if len(v) > maxMaskLen {
+		return nil
+	}
+	var each []string
+	for _, width := range []int{76, 64} {
+		text := aligned(base64.RawStdEncoding, v, 0)
+		for len(text) > width {
+			each = append(each, text[:width])
+			text = text[width:]
+		}
+		if len(each) > 0 {
+			each = append(each, text)
 		}
 	}
 	return each
@@ -152,12 +188,17 @@ func backslashed(v string) string {
 	return b.String()
 }
 
-// pieces cuts a long form: a text in a log that holds the whole holds each.
+// pieces cuts a long form, never within a letter: a text in a log that holds the
+// whole holds each.
 func pieces(text string) []string {
 	var cut []string
 	for len(text) > maxMaskLen {
-		cut = append(cut, text[:maxMaskLen])
-		text = text[maxMaskLen:]
+		n := maxMaskLen
+		for !utf8.RuneStart(text[n]) {
+			n--
+		}
+		cut = append(cut, text[:n])
+		text = text[n:]
 	}
 	if len(text) >= minMask || len(cut) == 0 {
 		cut = append(cut, text)

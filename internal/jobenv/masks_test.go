@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -69,6 +70,14 @@ func TestMaskedForms(t *testing.T) {
 			shown[fmt.Sprint("base64 after ", before)] = base64.StdEncoding.EncodeToString([]byte(text + "yy"))
 			shown[fmt.Sprint("base64url after ", before)] = base64.URLEncoding.EncodeToString([]byte(text))
 		}
+		for i, width := range []int{76, 64} {
+			text := base64.StdEncoding.EncodeToString([]byte(v + "\n"))
+			for line := 0; len(text) > 0 && len(v) <= maxMaskLen; line++ {
+				n := min(width, len(text))
+				shown[fmt.Sprint("base64 in lines ", i, line)] = text[:n]
+				text = text[n:]
+			}
+		}
 		for how, log := range shown {
 			left := redact(log, texts)
 			require.NotContains(t, left, v, how)
@@ -120,7 +129,7 @@ func TestMasksAreLimited(t *testing.T) {
 	texts, unmasked := masks(secrets(values...))
 	require.Len(t, texts, maxMasks)
 	require.Equal(t, values, texts[:200], "all raw values before any other form")
-	require.True(t, strings.HasPrefix(unmasked, "base64 at other alignments, base64url"), unmasked)
+	require.Contains(t, unmasked, "base64 at other alignments, base64url")
 	seen := map[string]bool{}
 	for _, text := range texts {
 		require.False(t, seen[text], "twice: %s", text)
@@ -133,7 +142,56 @@ func TestMasksAreLimited(t *testing.T) {
 	require.NotEqual(t, "same value", texts[1])
 }
 
+// TestEveryRawValueIsMasked, whatever the limit: it is the promise.
+func TestEveryRawValueIsMasked(t *testing.T) {
+	var values []string
+	for i := range maxMasks + 88 {
+		values = append(values, fmt.Sprintf("value-%d-%d", i, rand.Uint64()))
+	}
+	texts, unmasked := masks(secrets(values...))
+	require.Equal(t, values, texts)
+	require.NotContains(t, unmasked, "whole values")
+	require.Contains(t, unmasked, "base64")
+}
+
+// TestBlanksAround: echo $X without quotes drops them.
+func TestBlanksAround(t *testing.T) {
+	texts, _ := masks(secrets("  a token with blanks\t"))
+	require.Contains(t, texts, "a token with blanks")
+}
+
 func TestRawValueIsMaskedEvenIfShort(t *testing.T) {
 	texts, _ := masks(secrets("abc123"))
 	require.Contains(t, texts, "abc123")
+	_, unmasked := masks(secrets("abc123"))
+	require.Empty(t, unmasked)
+}
+
+// TestMasksOfBytes: a file may hold what JSON can't carry; its base64 and hex can
+// be masked all the same.
+func TestMasksOfBytes(t *testing.T) {
+	value := "\x00\xff\xfe\x80 some bytes \x81"
+	texts, unmasked := masks(secrets(value))
+	require.Equal(t, "raw bytes that are not UTF-8", unmasked)
+	require.Contains(t, texts, hex.EncodeToString([]byte(value)))
+	for _, text := range texts {
+		require.True(t, utf8.ValidString(text))
+	}
+}
+
+// TestLongValuesAreCutBetweenLetters: half a letter is no UTF-8, and would reach
+// the agent as another text.
+func TestLongValuesAreCutBetweenLetters(t *testing.T) {
+	value := "x" + strings.Repeat("ü", 5000)
+	texts, unmasked := masks(secrets(value))
+	require.Empty(t, unmasked)
+	require.Equal(t, "x"+strings.Repeat("ü", 2047), texts[0])
+	for _, text := range texts {
+		require.True(t, utf8.ValidString(text))
+		require.LessOrEqual(t, len(text), maxMaskLen)
+	}
+	agent := &api{}
+	_, err := agent.client(t).Deliver(Delivery{Secrets: secrets(value)})
+	require.NoError(t, err)
+	require.Equal(t, texts, agent.masked)
 }

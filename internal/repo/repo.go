@@ -1,5 +1,7 @@
 // Package repo gives each repository one spelling, so that two addresses are
-// the same repository exactly when their names are equal.
+// the same repository when their names are equal. On hosts that are no forge we
+// know, that takes one thing for granted: what differs in scheme or user alone is
+// the same.
 //
 // The name is host/path, such as github.com/juliagpu/cuda.jl: no scheme, no
 // user, no default port, no ".git". What can't be brought into that form for
@@ -132,9 +134,13 @@ func withoutUser(authority string) (string, error) {
 	if !ok {
 		return authority, nil
 	}
-	// Programs disagree about which of two @ ends the user.
-	if strings.Contains(host, "@") || strings.Contains(user, "/") {
+	// Programs disagree about which of two @ ends the user, and about whether one
+	// behind ? or # still does: for git http://a?@b is on the host a.
+	if strings.Contains(host, "@") {
 		return "", fmt.Errorf("%w: more than one @ before the path", ErrNotARepository)
+	}
+	if strings.HasPrefix(user, "-") || !only(user, isUserByte) {
+		return "", fmt.Errorf("%w: what stands before its @ is no user", ErrNotARepository)
 	}
 	return host, nil
 }
@@ -213,6 +219,8 @@ func isHostByte(c byte) bool {
 func isPathByte(c byte) bool {
 	return isHostByte(c) || 'A' <= c && c <= 'Z' || c == '.' || c == '_' || c == '+' || c == '~'
 }
+
+func isUserByte(c byte) bool { return isPathByte(c) || c == ':' || c == '%' }
 
 func isNumber(s string) bool {
 	return s != "" && only(s, func(c byte) bool { return '0' <= c && c <= '9' })

@@ -119,7 +119,7 @@ func position(text []byte, offset int) (line, column int) {
 // own words may quote the file.
 func syntaxError(err error) error {
 	if err == io.EOF {
-		return &Error{Cause: "empty", hint: "write mode: direct, and what else docs/operators.md asks for"}
+		return &Error{Cause: "empty", hint: "write mode: direct, and what else the README asks for"}
 	}
 	if strings.Contains(err.Error(), "unknown anchor") { // it quotes the name, and not the line
 		return &Error{Cause: "an alias (*)", hint: writeOut}

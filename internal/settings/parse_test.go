@@ -96,8 +96,8 @@ func TestParseErrors(t *testing.T) {
 	const example = "write it as in github.com/juliagpu/cuda.jl"
 	for _, tt := range []struct{ name, text, want, hint string }{
 		// The file.
-		{"empty", "", "empty", "write mode: direct, and what else docs/operators.md asks for"},
-		{"only a comment", "# nothing\n", "empty", "write mode: direct, and what else docs/operators.md asks for"},
+		{"empty", "", "empty", "write mode: direct, and what else the README asks for"},
+		{"only a comment", "# nothing\n", "empty", "write mode: direct, and what else the README asks for"},
 		{"only a mark", "---\n", "2:1: nothing, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"a list", "- mode: direct\n", "1:1: a list, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"too large", strings.Repeat("#", MaxFile+1), "larger than 64 KiB", ""},

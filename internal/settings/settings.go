@@ -2,7 +2,7 @@
 //
 // The file decides who gets secrets, so it is read strictly: what this version
 // does not know for certain is an error with its place, never a default. Every
-// key is described in docs/operators.md.
+// key is described in the README.
 package settings
 
 import (

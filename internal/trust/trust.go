@@ -4,6 +4,7 @@ package trust
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -84,6 +85,16 @@ func missing(c *evidence) string {
 	if len(c.Twice) > 0 {
 		return escape.Text(c.Twice[0]) + " is stated twice"
 	}
+	// A job can have a variable whose name holds "=". In its environment that is
+	// NAME=value for another name, and looks like it, but for the second "=" that
+	// the agent writes behind the name (seen with agent v3.81: a fork's env can so
+	// replace its own head repository).
+	stated := c.Stated()
+	for _, name := range slices.Sorted(maps.Keys(stated)) {
+		if strings.Contains(stated[name], "=") {
+			return name + " holds an =, so another variable may stand in its place"
+		}
+	}
 	for _, fact := range []struct {
 		name, value string
 		wellFormed  bool
@@ -117,6 +128,8 @@ func contradictory(c *evidence) string {
 		return both(job.VarPullRequest, c.PullRequest, job.VarPullRequestBase, c.PullRequestBase)
 	case (c.Source == trigger) != (c.TriggeredFrom != ""):
 		return both(job.VarSource, c.Source, job.VarTriggeredFrom, c.TriggeredFrom)
+	case c.Tag != "" && c.IsPullRequest():
+		return both(job.VarTag, c.Tag, job.VarPullRequest, c.PullRequest)
 	case c.Tag != "" && c.Tag != c.Branch: // a tag's build has the tag as branch
 		return both(job.VarTag, c.Tag, job.VarBranch, c.Branch)
 	}
@@ -170,11 +183,11 @@ func forkByHand(c *evidence) string {
 	if c.IsPullRequest() {
 		return ""
 	}
-	// Git allows no colon in a branch's name (git-check-ref-format(1)).
-	byHand := strings.Contains(c.Branch, ":") ||
-		strings.HasPrefix(c.Branch, "refs/pull/") || strings.HasPrefix(c.Branch, "refs/merge-requests/") ||
-		strings.HasPrefix(c.Branch, "merge-requests/")
-	if rest, ok := strings.CutPrefix(c.Branch, "pull/"); ok {
+	// Git allows no colon in a branch's name (git-check-ref-format(1)); Buildkite
+	// states a branch without refs/heads/; a + may begin what git fetch takes.
+	branch := strings.TrimLeft(c.Branch, "+")
+	byHand := strings.Contains(branch, ":") || strings.HasPrefix(branch, "refs/") || strings.HasPrefix(branch, "merge-requests/")
+	if rest, ok := strings.CutPrefix(branch, "pull/"); ok {
 		number, _, _ := strings.Cut(rest, "/")
 		byHand = byHand || isNumber(number)
 	}

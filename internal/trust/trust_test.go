@@ -75,11 +75,17 @@ var cases = []struct {
 	{name: "1 branch with a line break", claimed: with(push, func(f *job.Facts) { f.Branch = "a\n+++ b" }), row: 1, reason: `"a\n+++ b"`},
 	{name: "1 stated twice", claimed: with(push, func(f *job.Facts) { f.Twice = []string{"BUILDKITE_PULL_REQUEST"} }), row: 1, reason: "BUILDKITE_PULL_REQUEST is stated twice"},
 
+	{name: "1 another variable in a head's place", claimed: with(mallory, func(f *job.Facts) { f.PullRequestRepo = "https://x1=y@github.com/JuliaGPU/CUDA.jl" }), row: 1, reason: "BUILDKITE_PULL_REQUEST_REPO holds an ="},
+	{name: "1 another variable in a branch's place", claimed: with(push, func(f *job.Facts) { f.Branch = "main=x" }), row: 1, reason: "BUILDKITE_BRANCH holds an ="},
+	{name: "1 another variable in a source's place", claimed: with(push, func(f *job.Facts) { f.Source = "webhook=" }), row: 1},
+
 	{name: "2 head without pull request", claimed: with(push, func(f *job.Facts) { f.PullRequestRepo = push.Repo }), row: 2, reason: "PULL_REQUEST_REPO"},
 	{name: "2 base without pull request", claimed: with(push, func(f *job.Facts) { f.PullRequestBase = "main" }), row: 2, reason: "BASE_BRANCH"},
 	{name: "2 trigger without the build", claimed: with(push, func(f *job.Facts) { f.Source = "trigger_job" }), row: 2, reason: "TRIGGERED_FROM"},
 	{name: "2 the build without trigger", claimed: with(push, func(f *job.Facts) { f.TriggeredFrom = "0190" }), row: 2, reason: "BUILDKITE_SOURCE=webhook contradicts BUILDKITE_TRIGGERED_FROM_BUILD_ID=0190"},
 	{name: "2 tag with another branch", claimed: with(push, func(f *job.Facts) { f.Tag = "v1.2" }), row: 2, reason: "BUILDKITE_TAG=v1.2 contradicts BUILDKITE_BRANCH=main"},
+
+	{name: "2 tag and pull request", claimed: with(own, func(f *job.Facts) { f.Branch, f.Tag = "v1.2", "v1.2" }), row: 2, reason: "BUILDKITE_TAG=v1.2 contradicts BUILDKITE_PULL_REQUEST=17"},
 
 	{name: "3 attested repository differs", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Repo = other.Repo })), row: 3, reason: "gpuarrays"},
 	{name: "3 attested repository is the same", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Repo = "git@github.com:juliagpu/cuda.jl" })), row: 11},
@@ -102,6 +108,9 @@ var cases = []struct {
 	{name: "6 refs/pull", claimed: with(push, func(f *job.Facts) { f.Branch = "refs/pull/17/merge" }), row: 6},
 	{name: "6 merge-requests", claimed: with(push, func(f *job.Facts) { f.Branch = "merge-requests/17/head" }), row: 6},
 	{name: "6 refs/merge-requests", claimed: with(push, func(f *job.Facts) { f.Branch = "refs/merge-requests/17/head" }), row: 6},
+	{name: "6 with a plus", claimed: with(push, func(f *job.Facts) { f.Branch = "+refs/pull/17/head" }), row: 6},
+	{name: "6 refs with two slashes", claimed: with(push, func(f *job.Facts) { f.Branch = "refs//pull/17/head" }), row: 6},
+	{name: "6 Bitbucket's", claimed: with(push, func(f *job.Facts) { f.Branch = "refs/pull-requests/17/from" }), row: 6},
 	{name: "6 a branch that only sounds so", claimed: with(push, func(f *job.Facts) { f.Branch = "pull/request-template" }), row: 11},
 
 	{name: "7 triggered", claimed: triggeredPush, row: 7, reason: "0190"},
@@ -215,5 +224,8 @@ func FuzzDecide(f *testing.F) {
 			require.Equal(t, ours, theirs)
 		}
 		require.Empty(t, from)
+		for _, fact := range facts.Stated() {
+			require.NotContains(t, fact, "=")
+		}
 	})
 }

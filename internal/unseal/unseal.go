@@ -5,6 +5,7 @@ package unseal
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,6 +42,7 @@ type Result struct {
 	Loud     bool   // withheld, but nobody would expect it: expired, rotated
 	Warning  string // granted, but not for long
 	Set      []envelope.Variable
+	File     bool // Set holds one variable, whose value becomes a private file
 }
 
 // Sealed tells whether the variable held a sealed value, in today's form or an
@@ -174,7 +176,7 @@ func open(s job.Sealed, build job.Facts, policy Policy) Result {
 		return result(Refused, hint, "%s", reason)
 	}
 	switch label.Type {
-	case envelope.TypeFile, envelope.TypeGitCredentials, envelope.TypeSSHKey:
+	case envelope.TypeGitCredentials, envelope.TypeSSHKey:
 		return result(Refused, "seal it without a type, or ask the operator for a newer release", "its type is %s, which this version does not deliver", label.Type)
 	}
 	if reason, hint := outOfBounds(label, build, policy.Now); reason != "" {
@@ -183,7 +185,7 @@ func open(s job.Sealed, build job.Facts, policy Policy) Result {
 		return r
 	}
 
-	r := Result{Variable: s.Variable, Outcome: Granted, Set: vars}
+	r := Result{Variable: s.Variable, Outcome: Granted, Set: vars, File: label.Type == envelope.TypeFile}
 	if id := policy.Identities[opened.Identity]; id.Retired {
 		r.Warning = fmt.Sprintf("opened by the retired identity %s; seal it again for the new recipient", id.Fingerprint)
 	} else if !label.Expires.IsZero() && policy.Now.After(label.Expires.AddDate(0, 0, -30)) {
@@ -254,7 +256,8 @@ func refuseDuplicates(results []Result) {
 			by[v.Name] = append(by[v.Name], i)
 		}
 	}
-	for name, setters := range by {
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		setters := by[name]
 		if len(setters) < 2 {
 			continue
 		}
