@@ -46,15 +46,15 @@ var (
 
 // parseRepo reads --repo: an address, or a name with its host.
 func parseRepo(s string) (repo.Name, error) {
+	if ownerAndName.MatchString(s) { // in lower case repo takes the owner for a host
+		return repo.Name{}, misused("write github.com/owner/name", "--repo: an owner and a name, but on which forge?")
+	}
 	if name, err := repo.Parse(s); err == nil {
 		return name, nil
 	}
 	name, err := repo.FromURL(s)
 	if err == nil {
 		return name, nil
-	}
-	if ownerAndName.MatchString(s) {
-		return repo.Name{}, misused("write github.com/owner/name", "--repo: an owner and a name, but on which forge?")
 	}
 	if withHost.MatchString(s) { // a name in another spelling
 		if name, err = repo.FromURL("https://" + s); err == nil {

@@ -59,6 +59,7 @@ func TestParseRepo(t *testing.T) {
 		"git.example.org/group/sub/tool":         "git.example.org/group/sub/tool",
 		"":                                       "",
 		"JuliaGPU/CUDA.jl":                       "",
+		"juliagpu/cuda.jl":                       "",
 		"CUDA.jl":                                "",
 		"./CUDA.jl":                              "",
 		"../juliagpu/cuda.jl":                    "",
