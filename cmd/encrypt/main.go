@@ -6,53 +6,19 @@
 package main
 
 import (
-	"bytes"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/shape"
 )
 
-// embedded are the recipients of this build, in the form of a recipients' file.
-//
-//go:embed recipients.txt
-var embedded string
-
-// rejected are the names that agent v4, and v3 with --reject-secrets, does not
-// upload in a pipeline's env: (agent v4.0.0-beta.15, clicommand/global.go,
-// RedactedVars). They are path.Match patterns.
-var rejected = []string{
-	"*_PASSWORD", "*_SECRET", "*_TOKEN", "*_PRIVATE_KEY", "*_SSH_KEY", "*_ACCESS_KEY",
-	"*_SECRET_KEY", "*_CONNECTION_STRING", "*_API_KEY",
-}
-
 func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr)) }
-
-// A refusal is an error with what to do about it.
-type refusal struct {
-	text, hint string
-	status     int
-}
-
-func (r *refusal) Error() string { return r.text }
-
-func refuse(hint, format string, a ...any) error {
-	return &refusal{fmt.Sprintf(format, a...), hint, 1}
-}
-
-// misused is a refusal of the arguments themselves.
-func misused(hint, format string, a ...any) error {
-	return &refusal{fmt.Sprintf(format, a...), hint, 2}
-}
 
 // run is the whole program. Its status is 0 when the sealed text was printed, 1
 // when something was refused, 2 when the arguments make no sense.
@@ -110,7 +76,7 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 		say("to %s, from %s", r, r.from)
 	}
 	if label.Any {
-		say("warning: it opens in any repository, forks of others included, where the operator allows that")
+		say("warning: %s", opensAnywhere)
 	}
 
 	input, typed := openTerminal(stdin, stderr)
@@ -130,68 +96,27 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 	if err != nil {
 		return err
 	}
-	if !o.raw {
-		var dropped bool
-		if value, dropped = shape.Trim(value); dropped {
-			say("dropped the newline at the end of the value; --raw keeps it")
-		}
+	r, err := judgeAndSeal(label, value, to, o.raw)
+	if r.dropped {
+		say("dropped the newline at the end of the value; --raw keeps it")
 	}
-	for _, f := range shape.Check(label.Name, value, o.raw) {
-		if f.Refused {
-			return refuse(f.Hint, "%s", f.Text)
-		}
+	for _, f := range r.warnings {
 		say("warning: %s", f.Text)
 		say("hint: %s", f.Hint)
 	}
-
-	text, err := seal(label, value, to)
 	if err != nil {
 		return err
 	}
 	carrier := envelope.Prefix + label.Name
-	for _, pattern := range rejected {
-		if ok, _ := path.Match(pattern, carrier); ok {
-			say("agent v4 (v3 with --reject-secrets) uploads no variable called %s", pattern)
-			say("if yours refuses, rename it to %s: the text stays the same", carrier+envelope.SealedSuffix)
-			break
-		}
+	if pattern, ok := r.rejection(); ok {
+		say("agent v4 (v3 with --reject-secrets) uploads no variable called %s", pattern)
+		say("if yours refuses, rename it to %s: the text stays the same", carrier+envelope.SealedSuffix)
 	}
-	lines := fmt.Sprintf("# ciphertext, not a leaked secret: sealed by encrypt, opens only in\n# %s%s\nenv:\n  %s: \"%s\"\n",
-		place(label), limits(label), carrier, text)
-	if _, err := io.WriteString(stdout, lines); err != nil {
+	if _, err := io.WriteString(stdout, r.lines(carrier)); err != nil {
 		return fmt.Errorf("standard output: %w", cause(err))
 	}
-	until := ""
-	if label.Expires.IsZero() {
-		until = ", without expiry"
-	}
-	say("opens for %s in %s%s%s", join(to), place(label), limits(label), until)
+	say("%s", r.closing())
 	return nil
-}
-
-// seal seals and reads the label back: what is printed must be what was shown.
-func seal(label envelope.Label, value plaintext.Value, to []recipient) (string, error) {
-	var recipients []envelope.Recipient
-	for _, r := range to {
-		recipients = append(recipients, r.Recipient)
-		label.To = append(label.To, r.Fingerprint())
-	}
-	text, err := envelope.Seal(label, value, recipients...)
-	if err != nil {
-		return "", err
-	}
-	want, err := label.Marshal()
-	if err != nil {
-		return "", err
-	}
-	read, _, err := envelope.Peek(text)
-	if err != nil {
-		return "", fmt.Errorf("the sealed text does not read back: %w", err)
-	}
-	if got, err := read.Marshal(); err != nil || !bytes.Equal(got, want) {
-		return "", errors.New("the sealed text does not read back with its label")
-	}
-	return text, nil
 }
 
 // readValue takes the value from --file, from standard input when something is
@@ -224,23 +149,4 @@ func readAll(r io.Reader) (plaintext.Value, error) {
 	b, err := io.ReadAll(io.LimitReader(r, int64(envelope.MaxValue+len("\r\n")+1)))
 	defer clear(b)
 	return plaintext.New(string(b)), err
-}
-
-// cause drops the file's name from an error: who mixes up flags may have put a
-// value in its place.
-func cause(err error) error {
-	var e *os.PathError
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
-}
-
-// join lists what may stand for each other.
-func join[T fmt.Stringer](values []T) string {
-	texts := make([]string, len(values))
-	for i, v := range values {
-		texts[i] = v.String()
-	}
-	return strings.Join(texts, " or ")
 }

@@ -49,6 +49,11 @@ func findRecipients(o options, here checkout, embedded string) (all []recipient,
 	if len(all) == 0 {
 		return nil, refuse("ask who runs the agents for theirs (age1…); then -r, or a line in "+inCheckout, "no recipient to seal to")
 	}
+	return oneKind(all)
+}
+
+// oneKind refuses what age does not mix, and drops what is there twice.
+func oneKind(all []recipient) ([]recipient, error) {
 	// Twice the same, or one text with two names: the first counts.
 	var once []recipient
 	for _, r := range all {
