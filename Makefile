@@ -8,7 +8,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 10
 
 build: ## the programs, for this machine, in build/bin
-	$(GO) build $(FLAGS) -o build/bin/ ./cmd/...
+	$(GO) build $(FLAGS) -o build/bin/ ./cmd/*
+
+page: ## the page to seal in, build/encrypt.html (RECIPIENTS=FILE builds those in)
+	$(GO) run ./cmd/encrypt/page -recipients '$(RECIPIENTS)' -o build/encrypt.html
 
 demo: ## a trusted build and a fork's, on a real agent
 	@$(GO) run ./tests/demo
@@ -23,6 +26,7 @@ lint: ## gofmt, vet for each platform, staticcheck
 	$(GO) vet ./...
 	GOOS=darwin $(GO) vet ./cmd/... ./internal/...
 	GOOS=windows $(GO) vet ./cmd/encrypt
+	GOOS=js GOARCH=wasm $(GO) vet ./cmd/encrypt
 	$(GO) -C tests/tools/lint build -o ../../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	build/tools/staticcheck ./...
 
@@ -43,4 +47,4 @@ install: build ## the hooks and encrypt on this host, as the README says (needs 
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build demo test lint fuzz install clean
+.PHONY: help build page demo test lint fuzz install clean

@@ -1,3 +1,5 @@
+//go:build !js
+
 // Encrypt seals a secret for the agents of one repository and prints the lines
 // that carry it in a Buildkite pipeline. It needs a recipient and no key.
 //
