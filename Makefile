@@ -20,6 +20,8 @@ test: ## every test (the first time builds a buildkite-agent: about two minutes)
 	@$(GO) run ./tests/prepare
 	$(GO) vet ./...
 	$(GO) test ./...
+	$(GO) -C tests/page vet ./...
+	$(GO) -C tests/page test -count=1 ./... # the cache does not see what the page is built of
 
 lint: ## gofmt, vet for each platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/$$/: not formatted, run gofmt -w/'; exit 1; }
@@ -29,6 +31,7 @@ lint: ## gofmt, vet for each platform, staticcheck
 	GOOS=js GOARCH=wasm $(GO) vet ./cmd/encrypt
 	$(GO) -C tests/tools/lint build -o ../../../build/tools/staticcheck honnef.co/go/tools/cmd/staticcheck
 	build/tools/staticcheck ./...
+	cd tests/page && ../../build/tools/staticcheck ./...
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for file in $$(grep -rl '^func Fuzz' --include=*_test.go cmd internal); do \
