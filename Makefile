@@ -23,6 +23,9 @@ test: ## every test (the first time builds a buildkite-agent: about two minutes)
 	$(GO) -C tests/page vet ./...
 	$(GO) -C tests/page test -count=1 ./... # the cache does not see what the page is built of
 
+bench: ## the hook against other ways, into docs/bench.md and .svg (about six minutes)
+	@$(GO) run ./tests/bench
+
 lint: ## gofmt, vet for each platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/$$/: not formatted, run gofmt -w/'; exit 1; }
 	$(GO) vet ./...
@@ -50,4 +53,4 @@ install: build ## the hooks and encrypt on this host, as the README says (needs 
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build page demo test lint fuzz install clean
+.PHONY: help build page demo test bench lint fuzz install clean

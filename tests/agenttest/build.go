@@ -20,11 +20,15 @@ import (
 const module = "github.com/juliagpu/secrets-buildkite-plugin"
 
 // A tool is a program of tests/tools: the package to build and its module.
-type tool struct{ pkg, module string }
+type tool struct {
+	pkg, module string
+	folder      string // of the module that has it, below tests/tools
+}
 
 var tools = map[string]tool{
-	"buildkite-agent": {"github.com/buildkite/agent/v3", "github.com/buildkite/agent/v3"},
-	"age":             {"filippo.io/age/cmd/age", "filippo.io/age"},
+	"buildkite-agent": {"github.com/buildkite/agent/v3", "github.com/buildkite/agent/v3", ""},
+	"age":             {"filippo.io/age/cmd/age", "filippo.io/age", ""},
+	"sops":            {"github.com/getsops/sops/v3/cmd/sops", "github.com/getsops/sops/v3", "sops"},
 }
 
 // Root is the repository's root: the closest directory from the working directory
@@ -47,10 +51,10 @@ func Root() (string, error) {
 }
 
 // Tool is the path of a released program that tests run, "buildkite-agent" or
-// "age", at the version that tests/tools/go.mod names. It is built on first use
-// into build/tools at the repository's root and kept there until go.mod, go.sum
-// or the Go release changes. Several processes may ask at the same time. What
-// takes long is said on log.
+// "age", or that make bench compares with, "sops", at the version that a go.mod
+// below tests/tools names. It is built on first use into build/tools at the
+// repository's root and kept there until go.mod, go.sum or the Go release changes.
+// Several processes may ask at the same time. What takes long is said on log.
 func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
 	t, ok := tools[name]
 	if !ok {
@@ -60,7 +64,7 @@ func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	source := filepath.Join(root, "tests", "tools")
+	source := filepath.Join(root, "tests", "tools", t.folder)
 	version, stamp, err := toolVersion(source, t)
 	if err != nil {
 		return "", fmt.Errorf("tool %s: %w", name, err)
