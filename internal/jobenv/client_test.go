@@ -61,7 +61,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(map[string][]string{"added": slices.Collect(maps.Keys(sent.Env)), "updated": {}})
 }
 
-func (a *api) client(t *testing.T) *Client {
+func (a *api) client(t testing.TB) *Client {
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
