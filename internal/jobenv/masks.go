@@ -100,6 +100,9 @@ func once(texts []string) []string {
 // scraps too short to be a mask themselves. Another value's masks don't count:
 // what they leave over could be most of this one.
 func covered(text string, masks []string) bool {
+	if slices.Contains(masks, text) { // most are: a token of letters and digits needs no quotes
+		return true
+	}
 	for _, m := range masks {
 		text = strings.ReplaceAll(text, m, "\x00")
 	}
@@ -172,9 +175,9 @@ func quoteJSON(v string) string {
 func singleQuoted(v string) string { return strings.ReplaceAll(v, `'`, `'\''`) }
 
 // doubleQuoted is how export -p shows v, without the outer quotes.
-func doubleQuoted(v string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(v)
-}
+func doubleQuoted(v string) string { return inDoubleQuotes.Replace(v) }
+
+var inDoubleQuotes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
 
 // backslashed is how printf %q shows v.
 func backslashed(v string) string {
