@@ -2,7 +2,7 @@ package jobenv
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,10 +73,16 @@ func AddressFrom(environ []string) Address {
 // A Client speaks to the Job API of the agent that runs this very job, over one
 // connection. Close it.
 type Client struct {
-	Agent   int // the process that runs the job: the agent's bootstrap
-	conn    net.Conn
-	answers *bufio.Reader
-	token   string
+	Agent    int // the process that runs the job: the agent's bootstrap
+	conn     net.Conn
+	requests *bufio.Writer
+	answers  *bufio.Reader
+	token    string
+
+	sent      map[string]bool // masks
+	awaited   chan string     // those not confirmed, in JSON; nil: there are none
+	confirmed chan error      // what came of all that were awaited
+	err       error           // of the first request that could not be sent
 }
 
 // Dial connects, and makes sure before the first byte goes out that it is the
@@ -116,66 +122,126 @@ func Dial(a Address) (*Client, error) {
 }
 
 func newClient(agent int, conn net.Conn, token string) *Client {
-	return &Client{agent, conn, bufio.NewReader(io.LimitReader(conn, largestAnswers)), token}
+	return &Client{Agent: agent, conn: conn, requests: bufio.NewWriterSize(conn, 8<<10),
+		answers: bufio.NewReader(io.LimitReader(conn, largestAnswers)), token: token, sent: map[string]bool{}}
 }
 
 // Close ends the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	c.wait()
+	return err
+}
 
 // Mask asks the agent to redact each text in the job's log, and returns when it
-// has confirmed them all. The requests go out without waiting for the answers
-// in between: one by one, 600 masks take 100 ms, so 20.
+// has confirmed them all, those of MaskEarly too. The requests go out without
+// waiting for the answers in between: one by one, 600 masks take 100 ms, so 20.
 func (c *Client) Mask(texts []string) error {
-	written := make(chan error, 1)
-	go func() { written <- c.writeMasks(texts) }()
 	for _, text := range texts {
-		var answer struct {
-			Redacted *string `json:"redacted"`
-		}
-		if err := c.read(http.StatusCreated, &answer); err != nil {
-			c.conn.Close() // ends the writer, too
-			<-written
-			return fmt.Errorf("mask: %w", err)
-		}
-		if answer.Redacted == nil || *answer.Redacted != text {
-			c.conn.Close()
-			<-written
-			return fmt.Errorf("mask: %w: it confirmed something else", ErrAnswer)
-		}
+		c.mask(text)
 	}
-	if err := <-written; err != nil {
-		return fmt.Errorf("mask: %w: %w", ErrAnswer, err)
+	if err := c.requests.Flush(); err != nil && c.err == nil {
+		c.err = fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	if err := cmp.Or(c.wait(), c.err); err != nil {
+		return fmt.Errorf("mask: %w", err)
 	}
 	return nil
 }
 
-func (c *Client) writeMasks(texts []string) error {
-	w := bufio.NewWriterSize(c.conn, 64<<10)
-	for _, text := range texts {
-		if err := c.write(w, http.MethodPost, "redactions", map[string]string{"redact": text}); err != nil {
-			return err
+// mask sends one request, unless it was sent before, and leaves the answer to a
+// reader beside it.
+func (c *Client) mask(text string) {
+	if c.sent[text] || c.err != nil {
+		return
+	}
+	c.sent[text] = true
+	if c.awaited == nil {
+		awaited, confirmed := make(chan string, maxMasks), make(chan error, 1)
+		go func() { confirmed <- c.confirm(awaited) }()
+		c.awaited, c.confirmed = awaited, confirmed
+	}
+	quoted, err := json.Marshal(text)
+	if err == nil {
+		err = c.write(http.MethodPost, "redactions", `{"redact":`, string(quoted), "}")
+	}
+	if err != nil {
+		c.err = fmt.Errorf("%w: %w", ErrAnswer, err)
+		return
+	}
+	c.awaited <- string(quoted)
+}
+
+// wait returns what came of the masks that were sent.
+func (c *Client) wait() error {
+	if c.awaited == nil {
+		return nil
+	}
+	close(c.awaited)
+	c.awaited = nil
+	return <-c.confirmed
+}
+
+// confirm reads the answers to masks. After an error it ends the connection, and
+// with it the writer.
+func (c *Client) confirm(masks <-chan string) (err error) {
+	for quoted := range masks {
+		if err != nil {
+			continue
+		}
+		if err = c.readMask(quoted); err != nil {
+			c.conn.Close()
 		}
 	}
-	return w.Flush()
+	return err
+}
+
+func (c *Client) readMask(quoted string) error {
+	body, err := c.read(http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	// Letter by letter as the agent writes it, as a rule; else it may still mean
+	// the same.
+	if string(body) == `{"redacted":`+quoted+"}\n" {
+		return nil
+	}
+	var answer struct {
+		Redacted *string `json:"redacted"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return errStrange
+	}
+	var text string
+	if answer.Redacted == nil || json.Unmarshal([]byte(quoted), &text) != nil || *answer.Redacted != text {
+		return fmt.Errorf("%w: it confirmed something else", ErrAnswer)
+	}
+	return nil
 }
 
 // Set sets variables of the job, all in one request: the agent applies it
 // wholly or not at all. After an error it may have been applied.
 func (c *Client) Set(vars map[string]string) error {
-	w := bufio.NewWriter(c.conn)
-	err := c.write(w, http.MethodPatch, "env", map[string]any{"env": vars})
+	quoted, err := json.Marshal(vars)
 	if err == nil {
-		err = w.Flush()
+		err = c.write(http.MethodPatch, "env", `{"env":`, string(quoted), "}")
+	}
+	if err == nil {
+		err = c.requests.Flush()
 	}
 	if err != nil {
 		return fmt.Errorf("set: %w: %w", ErrAnswer, err)
+	}
+	body, err := c.read(http.StatusOK)
+	if err != nil {
+		return fmt.Errorf("set: %w", err)
 	}
 	var answer struct {
 		Added   []string `json:"added"`
 		Updated []string `json:"updated"`
 	}
-	if err := c.read(http.StatusOK, &answer); err != nil {
-		return fmt.Errorf("set: %w", err)
+	if json.Unmarshal(body, &answer) != nil {
+		return fmt.Errorf("set: %w", errStrange)
 	}
 	confirmed := map[string]bool{}
 	for _, name := range slices.Concat(answer.Added, answer.Updated) {
@@ -189,40 +255,44 @@ func (c *Client) Set(vars map[string]string) error {
 	return nil
 }
 
-// write sends one request. HTTP's own client can't send the next before the
-// answer to the last, so the request is written here, its answer read by HTTP.
-func (c *Client) write(w *bufio.Writer, method, route string, body any) error {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(body); err != nil {
-		return errors.New("a text can't be written as JSON")
+// write sends one request, whose body comes in parts. HTTP's own client can't send
+// the next before the answer to the last, so the request is written here, its
+// answer read by HTTP.
+func (c *Client) write(method, route string, body ...string) error {
+	length := 0
+	for _, part := range body {
+		length += len(part)
 	}
-	fmt.Fprintf(w, "%s /api/current-job/v0/%s HTTP/1.1\r\nHost: agent\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		method, route, c.token, b.Len())
-	_, err := w.Write(b.Bytes())
+	fmt.Fprintf(c.requests, "%s /api/current-job/v0/%s HTTP/1.1\r\nHost: agent\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		method, route, c.token, length)
+	var err error
+	for _, part := range body {
+		_, err = c.requests.WriteString(part) // an error stays
+	}
 	return err
 }
 
-// read takes one answer. What it says beyond its status is never passed on: it
-// echoes what was sent.
-func (c *Client) read(status int, answer any) error {
+// read takes the body of one answer. What it says beyond its status is never
+// passed on: it echoes what was sent.
+func (c *Client) read(status int) (body []byte, err error) {
 	response, err := http.ReadResponse(c.answers, nil)
 	if err != nil {
-		return fmt.Errorf("%w: %s", ErrAnswer, noAnswer(err))
+		return nil, fmt.Errorf("%w: %s", ErrAnswer, noAnswer(err))
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
+	body, err = io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
 	if err != nil {
-		return fmt.Errorf("%w: %s", ErrAnswer, noAnswer(err))
+		return nil, fmt.Errorf("%w: %s", ErrAnswer, noAnswer(err))
 	}
 	if response.StatusCode != status {
-		return fmt.Errorf("%w: it answered %d", ErrAnswer, response.StatusCode)
+		return nil, fmt.Errorf("%w: it answered %d", ErrAnswer, response.StatusCode)
 	}
-	if len(body) > largestAnswer || json.Unmarshal(body, answer) != nil {
-		return fmt.Errorf("%w: its answer is not what the agent's looks like", ErrAnswer)
+	if len(body) > largestAnswer {
+		return nil, errStrange
 	}
-	return nil
+	return body, nil
 }
+
+var errStrange = fmt.Errorf("%w: its answer is not what the agent's looks like", ErrAnswer)
 
 // noAnswer says what became of an answer; HTTP's own errors quote it.
 func noAnswer(err error) string {

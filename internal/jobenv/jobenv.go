@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 )
@@ -17,12 +18,24 @@ type Delivery struct {
 	Plain   map[string]string   // set as they are
 }
 
+// MaskEarly begins to mask values while others are still being opened: of all
+// masks these go first. Deliver masks their other forms, and waits for the answers.
+func (c *Client) MaskEarly(vars []envelope.Variable) {
+	for _, v := range vars {
+		if text := v.Value.Reveal(); utf8.ValidString(text) {
+			for _, piece := range pieces(text) {
+				c.mask(piece)
+			}
+		}
+	}
+}
+
 // Deliver masks the secrets, then sets everything at once. It returns one line
 // about what is not masked, or "". After an error nothing may be relied on: the
 // job must not go on.
 func (c *Client) Deliver(d Delivery) (unmasked string, err error) {
-	texts, unmasked := masks(slices.Concat(d.Secrets, d.Files))
-	if err := c.Mask(texts); err != nil {
+	unmasked = eachMask(slices.Concat(d.Secrets, d.Files), c.sent, c.mask)
+	if err := c.Mask(nil); err != nil {
 		return "", err
 	}
 	// Every mask is confirmed: from here on another hook may print the

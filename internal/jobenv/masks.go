@@ -47,10 +47,10 @@ var forms = []form{
 	{"hex", func(v string) []string { return []string{hex.EncodeToString([]byte(v))} }},
 }
 
-// masks returns the texts to mask for the variables, and one line that says
-// what is left unmasked, or "".
-func masks(vars []envelope.Variable) (texts []string, unmasked string) {
-	sent := map[string]bool{}
+// eachMask calls send with each text to mask for the variables that is not in sent,
+// and adds it there unless send does. It returns one line that says what is left
+// unmasked, or "".
+func eachMask(vars []envelope.Variable, sent map[string]bool, send func(text string)) (unmasked string) {
 	own := make([][]string, len(vars)) // what is sent for each variable
 	var left []string                  // the forms of which not all fit
 	for rank, f := range forms {
@@ -69,20 +69,20 @@ func masks(vars []envelope.Variable) (texts []string, unmasked string) {
 					continue
 				}
 				for _, piece := range pieces(text) {
-					if !sent[piece] && len(texts) >= maxMasks && rank > 0 {
+					if !sent[piece] && len(sent) >= maxMasks && rank > 0 {
 						left = append(left, f.name)
 						continue
 					}
 					if !sent[piece] {
+						send(piece)
 						sent[piece] = true
-						texts = append(texts, piece)
 					}
 					own[i] = append(own[i], piece)
 				}
 			}
 		}
 	}
-	return texts, strings.Join(once(left), ", ")
+	return strings.Join(once(left), ", ")
 }
 
 // once drops what comes again.

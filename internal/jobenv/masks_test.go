@@ -23,6 +23,12 @@ func secrets(values ...string) []envelope.Variable {
 	return vars
 }
 
+// masks returns what is sent for variables, and what is left unmasked.
+func masks(vars []envelope.Variable) (texts []string, unmasked string) {
+	unmasked = eachMask(vars, map[string]bool{}, func(text string) { texts = append(texts, text) })
+	return texts, unmasked
+}
+
 // redact is what the agent does with masks: exact bytes, the longest first.
 func redact(log string, masks []string) string {
 	for _, m := range masks {
