@@ -13,8 +13,31 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/wish"
 )
 
+// A connection is one to the Job API, or the reason why there is none.
+type connection struct {
+	*jobenv.Client
+	err error
+}
+
+func connect(environ []string) connection {
+	client, err := jobenv.Dial(jobenv.AddressFrom(environ))
+	return connection{client, err}
+}
+
+// mask begins to mask what is open, whether it will be set or not: a text that the
+// agent redacts in vain harms nobody.
+func (c connection) mask(vars []envelope.Variable) {
+	if c.err == nil {
+		c.MaskEarly(vars)
+	}
+}
+
 // deliver sets what was granted, all or nothing, and what the job sees in any case.
-func deliver(environ []string, required wish.Wishes, results []unseal.Result, log *report) int {
+// It ends the connection.
+func deliver(api connection, required wish.Wishes, results []unseal.Result, log *report) int {
+	if api.err == nil {
+		defer api.Close()
+	}
 	log.results = results
 	granted, withheld, refused, set := unseal.AllOrNone(results)
 	if refused > 0 {
@@ -38,7 +61,7 @@ func deliver(environ []string, required wish.Wishes, results []unseal.Result, lo
 		plain[varOutcome] = "granted"
 		plain[varNames] = strings.Join(names, " ")
 	}
-	unmasked, err := send(environ, results, plain)
+	unmasked, err := send(api, results, plain)
 	if err != nil && granted > 0 {
 		return log.machine(err, hintAPI(err))
 	}
@@ -52,12 +75,10 @@ func deliver(environ []string, required wish.Wishes, results []unseal.Result, lo
 }
 
 // send delivers over the Job API. Where that fails, no file is left either.
-func send(environ []string, results []unseal.Result, plain map[string]string) (unmasked string, err error) {
-	client, err := jobenv.Dial(jobenv.AddressFrom(environ))
-	if err != nil {
-		return "", err
+func send(api connection, results []unseal.Result, plain map[string]string) (unmasked string, err error) {
+	if api.err != nil {
+		return "", api.err
 	}
-	defer client.Close()
 	delivery := jobenv.Delivery{Plain: plain}
 	for _, r := range results {
 		if r.File {
@@ -66,9 +87,9 @@ func send(environ []string, results []unseal.Result, plain map[string]string) (u
 			delivery.Secrets = append(delivery.Secrets, r.Set...)
 		}
 	}
-	folder, err := writeFiles(client.Agent, delivery.Files, plain)
+	folder, err := writeFiles(api.Agent, delivery.Files, plain)
 	if err == nil {
-		unmasked, err = client.Deliver(delivery)
+		unmasked, err = api.Deliver(delivery)
 	}
 	if err != nil {
 		folder.Remove()

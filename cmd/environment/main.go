@@ -90,7 +90,7 @@ func hook(args, environ []string, log *report) (status int) {
 	case errors.Is(err, settings.ErrNone):
 		results := unseal.Withhold(theJob.Sealed, "this agent has no configuration",
 			"the agent's operator writes /etc/juliagpu-secrets/config.yml, see the README, \"Run an agent\"")
-		return deliver(environ, required, results, log)
+		return deliver(connect(environ), required, results, log)
 	case err != nil:
 		// Without it nobody knows which identity to give up, so no job may start.
 		return log.machine(err, "the agent's operator corrects it; until then no job starts here")
@@ -118,11 +118,12 @@ func hook(args, environ []string, log *report) (status int) {
 	case wishErr != nil: // only now: even a step that is wrong must not reach an identity
 		return log.refuse(wishErr, "plugin.yml of the plugin lists what it takes")
 	}
-	results := unseal.Open(open, theJob.Facts, unseal.Policy{
+	api := connect(environ)
+	results := unseal.OpenEach(open, theJob.Facts, unseal.Policy{
 		Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: time.Now(),
-	})
+	}, api.mask)
 	results = append(results, unseal.Withhold(keep, verdict.Reason, verdict.Hint)...)
-	return deliver(environ, required, results, log)
+	return deliver(api, required, results, log)
 }
 
 // split parts the sealed values that a step lists from those that it does not.

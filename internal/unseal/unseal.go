@@ -90,6 +90,13 @@ type Policy struct {
 // Open opens the sealed values of a build that trust.Decide trusts. Granted
 // results count only where no result is Refused; AllOrNone tells.
 func Open(sealed []job.Sealed, build job.Facts, policy Policy) []Result {
+	return OpenEach(sealed, build, policy, func([]envelope.Variable) {})
+}
+
+// OpenEach is Open, and calls granted with the variables of each value that opens,
+// in the order of sealed, while others are still being opened. Only what it
+// returns says whether they may be set.
+func OpenEach(sealed []job.Sealed, build job.Facts, policy Policy, granted func([]envelope.Variable)) []Result {
 	slots := make([]*Result, len(sealed))
 	var work []int
 	for i, s := range sealed {
@@ -102,12 +109,21 @@ func Open(sealed []job.Sealed, build job.Facts, policy Policy) []Result {
 	// Opening is arithmetic: as many at once as there are processors.
 	var next atomic.Int64
 	var workers sync.WaitGroup
+	var order sync.Mutex // over slots, told and granted
+	told := 0            // for how many of work granted was called where it had to be
 	for range min(runtime.GOMAXPROCS(0), len(work)) {
 		workers.Go(func() {
 			for n := next.Add(1); n <= int64(len(work)); n = next.Add(1) {
 				i := work[n-1]
 				r := open(sealed[i], build, policy)
+				order.Lock()
 				slots[i] = &r
+				for ; told < len(work) && slots[work[told]] != nil; told++ {
+					if vars := slots[work[told]].Set; len(vars) > 0 {
+						granted(vars)
+					}
+				}
+				order.Unlock()
 			}
 		})
 	}
