@@ -116,11 +116,11 @@ func parseLine(line string) (Identity, error) {
 	}
 	switch {
 	case begins("AGE-SECRET-KEY-1"):
-		i, err := age.ParseX25519Identity(line)
+		i, recipient, err := parseX25519(line)
 		if err != nil { // it quotes the line
 			return Identity{}, errors.New("begins like an identity, but its letters don't add up: copy the whole line")
 		}
-		return Identity{Age: i, Fingerprint: envelope.Fingerprint(i.Recipient().String())}, nil
+		return Identity{Age: i, Fingerprint: envelope.Fingerprint(recipient.String())}, nil
 	case begins("AGE-SECRET-KEY-PQ-1"):
 		i, err := age.ParseHybridIdentity(line)
 		if err != nil {

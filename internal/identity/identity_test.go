@@ -133,11 +133,15 @@ func TestLoadChecksTheFile(t *testing.T) {
 
 // TestIdentityPrintsNoKey prints an Identity by every way that fmt has.
 func TestIdentityPrintsNoKey(t *testing.T) {
-	file := write(t, x25519(t).String())
+	classic := x25519(t)
+	file := write(t, hybrid(t).String()+"\n"+classic.String())
 	identities, err := Load([]settings.IdentityFile{file}, os.Getuid())
 	require.NoError(t, err)
 	i := identities[0]
 	require.Contains(t, fmt.Sprint(i.Age), "AGE-SECRET-KEY-", "age prints it, or this test shows nothing")
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} { // ours does not, whoever holds it
+		require.NotContains(t, fmt.Sprintf(verb, identities[1].Age), fmt.Sprintf("%x", bech32Data(strings.TrimPrefix(classic.String(), "AGE-SECRET-KEY-1"))))
+	}
 	hidden := struct{ i Identity }{i} // fmt skips Format here
 	for _, shown := range []any{i, &i, identities, hidden, &hidden, map[string]Identity{"": i}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
