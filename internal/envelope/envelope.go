@@ -118,15 +118,16 @@ func Open(text string, identities ...age.Identity) (Opened, error) {
 	// that only looks would not be asked when a native one fits, and a labelled
 	// file would seem to have no label. Hence one identity, ours.
 	r := &reader{identities: identities}
-	stream, err := age.Decrypt(bytes.NewReader(file), r)
+	// By its size: age's plain reader takes buffers for a large file, 128 KiB.
+	content, size, err := age.DecryptReaderAt(bytes.NewReader(file), int64(len(file)), r)
 	if err != nil {
 		return Opened{}, r.explain(err)
 	}
-	value, err := io.ReadAll(io.LimitReader(stream, MaxValue+1))
-	if err != nil {
+	value := make([]byte, min(size, MaxValue+1))
+	if _, err := content.ReadAt(value, 0); err != nil && err != io.EOF {
 		return Opened{}, ErrTampered
 	}
-	if len(value) > MaxValue {
+	if size > MaxValue {
 		return Opened{}, fmt.Errorf("%w: its value is larger than 64 KiB", ErrMalformed)
 	}
 	return Opened{Label: r.label, Labelled: r.labelled, Identity: r.fits, Value: plaintext.New(string(value))}, nil
