@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -104,7 +105,7 @@ func Dial(a Address) (*Client, error) {
 	if err != nil || pid < 1 || !strings.HasSuffix(a.Socket, ".sock") {
 		return nil, fmt.Errorf("%w: its name is not that of a process", ErrNotTheAgent)
 	}
-	if !slices.Contains(Ancestors(), pid) {
+	if pid != os.Getppid() && !slices.Contains(Ancestors(), pid) { // the parent, as a rule
 		return nil, fmt.Errorf("%w: process %d, after which it is named, did not start this hook", ErrNotTheAgent, pid)
 	}
 	deadline := time.Now().Add(Timeout)
