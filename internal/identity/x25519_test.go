@@ -1,12 +1,19 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
 	"testing"
 
+	agetest "c2sp.org/CCTV/age"
 	"filippo.io/age"
 	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 )
 
 // TestX25519IsAges: whatever the stanzas, ours unwraps what age's unwraps, and is
@@ -54,4 +61,34 @@ func TestX25519IsAges(t *testing.T) {
 			require.Equal(t, errors.Is(wantErr, age.ErrIncorrectIdentity), errors.Is(err, age.ErrIncorrectIdentity), name)
 		}
 	}
+}
+
+// TestX25519OpensWhatAgeOpens sends every vector of c2sp.org/CCTV/age through both.
+func TestX25519OpensWhatAgeOpens(t *testing.T) {
+	entries, err := fs.ReadDir(agetest.Vectors, ".")
+	require.NoError(t, err)
+	tried := 0
+	for _, entry := range entries {
+		contents, err := fs.ReadFile(agetest.Vectors, entry.Name())
+		require.NoError(t, err)
+		header, file, ok := bytes.Cut(contents, []byte("\n\n"))
+		require.True(t, ok)
+		text := base64.StdEncoding.EncodeToString(file)
+		for line := range strings.Lines(string(header) + "\n") {
+			key, ok := strings.CutPrefix(strings.TrimSpace(line), "identity: ")
+			if !ok || !strings.HasPrefix(key, "AGE-SECRET-KEY-1") {
+				continue
+			}
+			theirs, err := age.ParseX25519Identity(key)
+			require.NoError(t, err)
+			ours, err := parseLine(key)
+			require.NoError(t, err)
+			want, wantErr := envelope.Open(text, theirs)
+			got, err := envelope.Open(text, ours.Age)
+			require.Equal(t, want.Value.Reveal(), got.Value.Reveal(), entry.Name())
+			require.Equal(t, fmt.Sprint(wantErr), fmt.Sprint(err), entry.Name())
+			tried++
+		}
+	}
+	require.Greater(t, tried, 50)
 }
