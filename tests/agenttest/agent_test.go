@@ -277,7 +277,7 @@ func TestWatch(t *testing.T) {
 	a := newAgent(t)
 	a.Watch = true
 	r, err := a.RunWhole(t.Context(), Job{
-		Command: `CANARY_ENV=canary-in-env bash -c 'sleep 0.1; true' canary-in-args; (exec -a first sleep 0.05); setsid env -i ORPHAN=canary-of-orphan sleep 0.1`,
+		Command: `CANARY_ENV=canary-in-env bash -c 'sleep 1; true' canary-in-args; (exec -a first sleep 1); setsid env -i ORPHAN=canary-of-orphan sleep 1`,
 	}, nil)
 	require.NoError(t, err)
 	find := func(what func(Process) bool) (found []Process) {

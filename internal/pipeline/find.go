@@ -1,0 +1,195 @@
+package pipeline
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+)
+
+// A Sealed is one SECRET_* entry of a pipeline file. Whether its text is a
+// sealed value is for envelope to say.
+type Sealed struct {
+	Name, Text   string
+	Line, Column int      // of its name, from 1, in characters
+	Steps        []string // key or label of each step that has it; none: all of them, or a template's
+}
+
+// Find returns the SECRET_* entries of every env: in the file: the pipeline's,
+// those of steps, of groups and of triggered builds, each once and in the file's
+// order. It looks through aliases and merges. The error is an *Error.
+func Find(file []byte) ([]Sealed, error) {
+	root, err := parse(file)
+	if err != nil {
+		return nil, err
+	}
+	found := map[*yaml.Node]*Sealed{} // by the node of its name
+	err = walk(root, func(env []entry, _ string, step *yaml.Node) {
+		for _, e := range env {
+			value := resolve(e.value)
+			if !strings.HasPrefix(e.name, envelope.Prefix) || value.Kind != yaml.ScalarNode {
+				continue
+			}
+			s := found[e.key]
+			if s == nil {
+				s = &Sealed{Name: e.name, Text: value.Value, Line: e.key.Line, Column: e.key.Column}
+				found[e.key] = s
+			}
+			if step == nil {
+				continue
+			}
+			if name := nameOf(step); !slices.Contains(s.Steps, name) {
+				s.Steps = append(s.Steps, name)
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []Sealed
+	for _, s := range found {
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b Sealed) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return all, nil
+}
+
+// A place is one variable of one env:.
+type place struct{ path, name string }
+
+// environments returns tag and text of every variable of every env:.
+func environments(root *yaml.Node) (map[place]string, error) {
+	all := map[place]string{}
+	err := walk(root, func(env []entry, path string, _ *yaml.Node) {
+		for _, e := range env {
+			v := resolve(e.value)
+			all[place{path, e.name}] = v.ShortTag() + " " + v.Value
+		}
+	})
+	return all, err
+}
+
+// Limits of a walk: aliases can make a small file unfold without end.
+const (
+	maxVisits = 1 << 18
+	maxDepth  = 100
+)
+
+type walker struct {
+	visit func(env []entry, path string, step *yaml.Node)
+	left  int
+}
+
+// walk calls visit for each mapping under a key env, with merges and aliases
+// followed. path says where it is, step whose it is, if a step's.
+func walk(root *yaml.Node, visit func(env []entry, path string, step *yaml.Node)) error {
+	w := &walker{visit, maxVisits}
+	w.node(root, "", nil, root.Kind == yaml.SequenceNode, 0)
+	if w.left <= 0 {
+		return &Error{Cause: "aliases (*) that unfold too far, or into themselves", hint: "write them out"}
+	}
+	return nil
+}
+
+// node walks one node; steps tells whether it is a list of steps.
+func (w *walker) node(n *yaml.Node, path string, step *yaml.Node, steps bool, depth int) {
+	if w.left--; depth > maxDepth {
+		w.left = 0
+	}
+	if w.left <= 0 {
+		return
+	}
+	n = resolve(n)
+	switch n.Kind {
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			if w.left <= 0 {
+				return
+			}
+			of := step
+			if item := resolve(item); steps && item.Kind == yaml.MappingNode {
+				of = item
+			}
+			w.node(item, fmt.Sprintf("%s/%d", path, i), of, false, depth+1)
+		}
+	case yaml.MappingNode:
+		for _, e := range entries(n) {
+			if w.left <= 0 {
+				return
+			}
+			path := path + "/" + strconv.Quote(e.name)
+			if env := resolve(e.value); e.name == "env" && env.Kind == yaml.MappingNode {
+				variables := entries(env)
+				w.left -= len(variables)
+				w.visit(variables, path, step)
+				continue
+			}
+			w.node(e.value, path, step, e.name == "steps", depth+1)
+		}
+	}
+}
+
+// nameOf is what a person calls a step.
+func nameOf(step *yaml.Node) string {
+	name, err := stepText(step, "key", "id", "identifier", "label", "name", "group", "trigger", "command")
+	if err != nil || name == "" {
+		return fmt.Sprintf("the step on line %d", step.Line)
+	}
+	return name
+}
+
+// resolve follows an alias.
+func resolve(n *yaml.Node) *yaml.Node {
+	for range maxDepth {
+		if n.Kind != yaml.AliasNode {
+			break
+		}
+		n = n.Alias
+	}
+	return n
+}
+
+// entries returns what a mapping holds, its own entries first. Those of merges
+// follow where no entry before has the name.
+func entries(m *yaml.Node) []entry { return merge(m, nil, map[*yaml.Node]bool{}) }
+
+func merge(n *yaml.Node, all []entry, seen map[*yaml.Node]bool) []entry {
+	n = resolve(n)
+	if seen[n] {
+		return all
+	}
+	seen[n] = true
+	merged := len(seen) > 1
+	if n.Kind == yaml.SequenceNode { // of a merge: <<: [*a, *b]
+		for _, item := range n.Content {
+			all = merge(item, all, seen)
+		}
+	}
+	if n.Kind != yaml.MappingNode {
+		return all
+	}
+	names := map[string]bool{} // of entries before a merge; a name that a mapping itself has twice stays so
+	for _, e := range all {
+		names[e.name] = true
+	}
+	var merges []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.ShortTag() == "!!merge" {
+			merges = append(merges, value)
+		} else if name := resolve(key).Value; !names[name] {
+			all = append(all, entry{name, key, value, merged})
+		}
+	}
+	for _, value := range merges {
+		all = merge(value, all, seen)
+	}
+	return all
+}
