@@ -9,12 +9,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
 func TestWriteFileKeepsTheOwner(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root gives files away")
-	}
+	need.Root(t, "to give files away")
 	path := filepath.Join(t.TempDir(), "pipeline.yml")
 	require.NoError(t, os.WriteFile(path, []byte("a"), 0o640))
 	require.NoError(t, os.Chown(path, 1234, 5678))
