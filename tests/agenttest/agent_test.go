@@ -331,6 +331,6 @@ func TestTool(t *testing.T) {
 	assert.Equal(t, before.ModTime(), after.ModTime(), "built once")
 	assert.Empty(t, log.String())
 
-	_, err = Tool(t.Context(), "sops", io.Discard)
+	_, err = Tool(t.Context(), "no-such-tool", io.Discard)
 	assert.ErrorContains(t, err, "tests/tools does not have it")
 }
