@@ -44,9 +44,10 @@ const (
 )
 
 func main() {
-	// The hook lives for milliseconds: collecting garbage costs more than it frees.
+	// The hook lives for milliseconds: collecting garbage costs more than it frees,
+	// until there is much of it.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(128 << 20)
+	debug.SetMemoryLimit(10 << 20)
 	os.Exit(run(os.Args, os.Environ(), os.Stdout))
 }
 
