@@ -89,11 +89,11 @@ func seal(label envelope.Label, value plaintext.Value, to []recipient) (string, 
 	if err != nil {
 		return "", err
 	}
-	read, _, err := envelope.Peek(text)
+	read, err := envelope.Peek(text)
 	if err != nil {
 		return "", fmt.Errorf("the sealed text does not read back: %w", err)
 	}
-	if got, err := read.Marshal(); err != nil || !bytes.Equal(got, want) {
+	if got, err := read.Label.Marshal(); err != nil || !bytes.Equal(got, want) {
 		return "", errors.New("the sealed text does not read back with its label")
 	}
 	return text, nil

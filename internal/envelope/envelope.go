@@ -184,19 +184,26 @@ func checkSize(v plaintext.Value) error {
 	return nil
 }
 
-// Peek reads the label without a key. Nothing vouches for what it returns: use
-// it to show, never to decide. labelled is false for an age file without one.
-func Peek(text string) (label Label, labelled bool, err error) {
+// A Peeked is what anyone can read of an envelope. Nothing vouches for it: use it
+// to show, never to decide.
+type Peeked struct {
+	Label    Label
+	Labelled bool     // false: an age file without name and scope
+	Stanzas  []string // type of each stanza that wraps the file key, such as X25519; anyone's text in printable ASCII
+}
+
+// Peek reads an envelope's header without a key.
+func Peek(text string) (Peeked, error) {
 	file, err := decode(text)
 	if err != nil {
-		return Label{}, false, err
+		return Peeked{}, err
 	}
 	r := &reader{}
 	_, err = age.Decrypt(bytes.NewReader(file), r) // fails always: r holds no identity
 	if err := r.explain(err); !errors.Is(err, ErrForeign) {
-		return Label{}, false, err
+		return Peeked{}, err
 	}
-	return r.label, r.labelled, nil
+	return Peeked{r.label, r.labelled, r.wrapping}, nil
 }
 
 // decode undoes the base64: strictly, so that one file has one text.
@@ -234,7 +241,8 @@ type reader struct {
 	fits     int
 	label    Label
 	labelled bool
-	err      error // what is wrong with the header
+	wrapping []string // type of each stanza but the label
+	err      error    // what is wrong with the header
 }
 
 // Unwrap implements age.Identity.
@@ -260,7 +268,6 @@ func (r *reader) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 
 // read takes the label and refuses what format version 1 does not have.
 func (r *reader) read(stanzas []*age.Stanza) error {
-	wrapping := 0
 	for i, s := range stanzas {
 		switch {
 		case s.Type == labelStanza && i > 0:
@@ -276,10 +283,10 @@ func (r *reader) read(stanzas []*age.Stanza) error {
 		case s.Type == "scrypt":
 			return fmt.Errorf("%w: it is sealed with a passphrase; seal it to a recipient", ErrMalformed)
 		default:
-			wrapping++
+			r.wrapping = append(r.wrapping, s.Type)
 		}
 	}
-	if wrapping > MaxRecipients {
+	if len(r.wrapping) > MaxRecipients {
 		return fmt.Errorf("%w: it is sealed to more than %d recipients", ErrMalformed, MaxRecipients)
 	}
 	return nil

@@ -84,10 +84,10 @@ func TestSealAndOpen(t *testing.T) {
 			require.ErrorAs(t, err, &foreign)
 			require.Equal(t, label.To, foreign.To)
 		}
-		peeked, labelled, err := Peek(text)
+		stanza := map[bool]string{false: "X25519", true: "mlkem768x25519"}[hybrid]
+		peeked, err := Peek(text)
 		require.NoError(t, err)
-		require.True(t, labelled)
-		require.Equal(t, label, peeked)
+		require.Equal(t, Peeked{label, true, []string{stanza, stanza}}, peeked)
 	}
 }
 
@@ -126,9 +126,9 @@ func TestUnlabelledIsAFact(t *testing.T) {
 	require.Equal(t, "TOKEN", vars[0].Name)
 	_, err = got.Variables("SECRET_PATH")
 	require.ErrorIs(t, err, ErrName)
-	_, labelled, err := Peek(text)
+	peeked, err := Peek(text)
 	require.NoError(t, err)
-	require.False(t, labelled)
+	require.Equal(t, Peeked{Stanzas: []string{"X25519"}}, peeked)
 }
 
 // TestNoBitMatters flips every bit of a sealed text: none opens, none gives a
@@ -149,7 +149,7 @@ func TestNoBitMatters(t *testing.T) {
 				known := errors.Is(err, ErrMalformed) || errors.Is(err, ErrTampered) || errors.Is(err, ErrForeign)
 				require.True(t, known, "bit %d: %v", i, err)
 				require.NotContains(t, err.Error(), canary)
-				_, _, err = Peek(string(flipped))
+				_, err = Peek(string(flipped))
 				require.False(t, errors.Is(err, ErrTampered), "without a key nobody knows")
 			}
 		})
@@ -359,11 +359,11 @@ func FuzzOpen(f *testing.F) {
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := Open(text, id)
-		label, labelled, peekErr := Peek(text)
+		peeked, peekErr := Peek(text)
 		if err == nil {
 			require.NoError(t, peekErr)
-			require.Equal(t, got.Labelled, labelled)
-			require.Equal(t, got.Label, label)
+			require.Equal(t, got.Labelled, peeked.Labelled)
+			require.Equal(t, got.Label, peeked.Label)
 			return
 		}
 		require.Equal(t, Opened{}, got)
