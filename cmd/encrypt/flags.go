@@ -10,52 +10,16 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 )
 
-const usage = `usage: encrypt [NAME] [flags]
-
-Seals a secret for the agents that hold the identity, and prints the lines
-that carry it in pipeline.yml. The agents set NAME from SECRET_NAME.
-
-  encrypt                              asks for the name and the value
-  encrypt CODECOV_TOKEN                asks for the value, which is not shown
-  printf %s "$T" | encrypt CODECOV_TOKEN
-  encrypt DEPLOY_ID --file id_ed25519  several lines: by --file or a pipe only
-
-A value is never an argument: shell history and the process list keep those.
-One newline at the end of the value is dropped, except a private key's.
-
-where it opens
-  --repo ADDRESS      repository, https://… or git@…; may be repeated
-                      (default: remote upstream of the checkout, else origin)
-  --pipeline ORG/SLUG and only in this pipeline; may be repeated
-  --branch PATTERN    only on these branches, as release-*; may be repeated;
-                      then, as with --tag, never in pull requests
-  --tag PATTERN       only on these tags; may be repeated
-  --no-pull-requests  in no build of a pull request, not even our own
-  --expires WHEN      until then: 90d, 12w, 6m (months), 1y, 2027-06-30
-  --any-repo          anywhere, where the operator allows that
-
-who can open it
-  -r, --recipient AGE1…        may be repeated
-  -R, --recipients-file FILE   one recipient a line; may be repeated
-                      (default: .buildkite/secrets.recipients of the checkout,
-                      else those of this build)
-
-the value
-  --file FILE         read it from FILE (- is standard input)
-  --raw               keep the newline at its end
-
-  -h, --help    --version
-`
-
 // options are the arguments, not yet judged.
 type options struct {
 	name                    string
-	file, expires           string
+	file, expires, kind     string
 	recipients, files       list
 	repos, pipelines        list
 	branches, tags          list
 	noPullRequests, anyRepo bool
-	raw, help, version      bool
+	raw, suffix             bool
+	help, version           bool
 }
 
 // list is a flag that may be repeated.
@@ -63,6 +27,89 @@ type list []string
 
 func (l *list) String() string     { return "" }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// A command is what stands behind its word: parse, --help and completion read
+// this one table.
+type command struct {
+	usage    []string
+	about    string
+	examples []row
+	notes    []string
+	groups   []group
+}
+
+type group struct {
+	title string
+	flags []flagSpec
+}
+
+// A flagSpec is one flag. field returns where it goes: a *bool, *string or *list;
+// none is package flag's own.
+type flagSpec struct {
+	names []string
+	takes string // "": it takes no value
+	words []string
+	about string
+	field func(*options) any
+}
+
+// What may stand for a value in completion, beside the words of a flagSpec.
+const (
+	anyFile = ":file"
+)
+
+var (
+	sealing = command{
+		usage: []string{"encrypt [NAME] [flags]"},
+		about: "Seals a secret for the agents that hold the identity, and prints the lines that carry it in pipeline.yml. The agents set NAME from SECRET_NAME.",
+		examples: []row{
+			{"encrypt", "asks for the name and the value"},
+			{"encrypt CODECOV_TOKEN", "asks for the value, which is not shown"},
+			{`printf %s "$T" | encrypt CODECOV_TOKEN`, "takes it from a pipe"},
+			{"encrypt DEPLOY_ID --file id_ed25519", "several lines: a file or a pipe"},
+		},
+		notes: []string{
+			"A value is never an argument: shell history and the process list keep those. One newline at the end of the value is dropped, except a private key's.",
+		},
+		groups: []group{
+			{"where it opens", []flagSpec{
+				{[]string{"repo"}, "ADDRESS", nil, "repository, https://… or git@…; may be repeated (default: remote upstream of the checkout, else origin)", func(o *options) any { return &o.repos }},
+				{[]string{"pipeline"}, "ORG/SLUG", nil, "and only in this pipeline; may be repeated", func(o *options) any { return &o.pipelines }},
+				{[]string{"branch"}, "PATTERN", nil, "only on these branches, as release-*; may be repeated; then, as with --tag, never in pull requests", func(o *options) any { return &o.branches }},
+				{[]string{"tag"}, "PATTERN", nil, "only on these tags; may be repeated", func(o *options) any { return &o.tags }},
+				{[]string{"no-pull-requests"}, "", nil, "in no build of a pull request, not even our own", func(o *options) any { return &o.noPullRequests }},
+				{[]string{"expires"}, "WHEN", []string{"30d", "90d", "6m", "1y"}, "until then: 90d, 12w, 6m (months), 1y, 2027-06-30", func(o *options) any { return &o.expires }},
+				{[]string{"any-repo"}, "", nil, "anywhere, where the operator allows that", func(o *options) any { return &o.anyRepo }},
+			}},
+			{"who can open it", []flagSpec{
+				{[]string{"r", "recipient"}, "AGE1…", nil, "may be repeated", func(o *options) any { return &o.recipients }},
+				recipientsFile("one recipient a line; may be repeated (default: " + inCheckout + " of the checkout, else those of this build)"),
+			}},
+			{"the value", []flagSpec{
+				{[]string{"file"}, "FILE", []string{anyFile}, "read it from FILE (- is standard input)", func(o *options) any { return &o.file }},
+				{[]string{"raw"}, "", nil, "keep the newline at its end", func(o *options) any { return &o.raw }},
+				{[]string{"type"}, "file", []string{"file"}, "the job gets a private file with these very bytes, and NAME is its path", func(o *options) any { return &o.kind }},
+			}},
+			{"where it goes", []flagSpec{
+				{[]string{"sealed-suffix"}, "", nil, "call the variable SECRET_NAME_SEALED, for agents that upload no *_TOKEN", func(o *options) any { return &o.suffix }},
+			}},
+			{"", []flagSpec{help, {[]string{"version"}, "", nil, "", func(o *options) any { return &o.version }}}},
+		},
+	}
+
+	help = flagSpec{[]string{"h", "help"}, "", nil, "", nil}
+)
+
+func recipientsFile(about string) flagSpec {
+	return flagSpec{[]string{"R", "recipients-file"}, "FILE", []string{anyFile}, about, func(o *options) any { return &o.files }}
+}
+
+func (c *command) flags() (all []flagSpec) {
+	for _, g := range c.groups {
+		all = append(all, g.flags...)
+	}
+	return all
+}
 
 // noValue is the hint for arguments that may be a value; none is repeated in a message.
 const noValue = "run encrypt NAME and type the value, or pipe it in; encrypt --help lists the flags"
@@ -73,24 +120,23 @@ func parse(args []string) (options, error) {
 	fs := flag.NewFlagSet("encrypt", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
-	for _, name := range []string{"r", "recipient"} {
-		fs.Var(&o.recipients, name, "")
+	for _, f := range sealing.flags() {
+		if f.field == nil {
+			continue
+		}
+		for _, name := range f.names {
+			switch field := f.field(&o).(type) {
+			case *bool:
+				fs.BoolVar(field, name, false, "")
+			case *string:
+				fs.StringVar(field, name, "", "")
+			case *list:
+				fs.Var(field, name, "")
+			}
+		}
 	}
-	for _, name := range []string{"R", "recipients-file"} {
-		fs.Var(&o.files, name, "")
-	}
-	fs.Var(&o.repos, "repo", "")
-	fs.Var(&o.pipelines, "pipeline", "")
-	fs.Var(&o.branches, "branch", "")
-	fs.Var(&o.tags, "tag", "")
-	fs.StringVar(&o.file, "file", "", "")
-	fs.StringVar(&o.expires, "expires", "", "")
-	fs.BoolVar(&o.noPullRequests, "no-pull-requests", false, "")
-	fs.BoolVar(&o.anyRepo, "any-repo", false, "")
-	fs.BoolVar(&o.raw, "raw", false, "")
-	fs.BoolVar(&o.version, "version", false, "")
 
-	var names []string
+	var names list
 	for rest := args; len(rest) > 0; {
 		err := fs.Parse(rest)
 		at := len(args) - fs.NArg() // arguments read so far
@@ -118,13 +164,14 @@ func parse(args []string) (options, error) {
 		return options{}, misused(noValue, "the value is in the arguments, where shell history keeps it")
 	case o.anyRepo && len(o.repos)+len(o.pipelines) > 0:
 		return options{}, misused("leave one out", "--any-repo stands beside --repo or --pipeline")
-	case len(names) == 1:
-		var err error
-		if o.name, err = checkName(names[0]); err != nil {
-			return options{}, err
-		}
+	case o.kind != "" && o.kind != "file":
+		return options{}, misused("--type file makes a private file; without it the variable holds the value", "--type: not a type that encrypt seals")
+	case len(names) == 0:
+		return o, nil
 	}
-	return o, nil
+	var err error
+	o.name, err = checkName(names[0])
+	return o, err
 }
 
 // checkName accepts the name of a variable as people type it. A text that is

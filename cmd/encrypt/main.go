@@ -30,7 +30,7 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	switch {
 	case err != nil:
 	case o.help:
-		io.WriteString(stdout, usage)
+		io.WriteString(stdout, sealing.manual(columns(stdout)))
 	case o.version:
 		if info, ok := debug.ReadBuildInfo(); ok {
 			fmt.Fprintln(stdout, "encrypt", info.Main.Version)
@@ -109,12 +109,11 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 	if err != nil {
 		return err
 	}
-	carrier := envelope.Prefix + label.Name
-	if pattern, ok := r.rejection(); ok {
+	if pattern, ok := r.rejection(); ok && !o.suffix {
 		say("agent v4 (v3 with --reject-secrets) uploads no variable called %s", pattern)
-		say("if yours refuses, rename it to %s: the text stays the same", carrier+envelope.SealedSuffix)
+		say("if yours refuses, rename it to %s (--sealed-suffix): the text stays the same", carrier(label.Name, true))
 	}
-	if _, err := io.WriteString(stdout, r.lines(carrier)); err != nil {
+	if _, err := io.WriteString(stdout, r.lines(carrier(label.Name, o.suffix))); err != nil {
 		return fmt.Errorf("standard output: %w", cause(err))
 	}
 	say("%s", r.closing())

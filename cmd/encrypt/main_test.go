@@ -69,7 +69,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-var printed = regexp.MustCompile(`\A# [ -~]+\n# ([ -~]+)\nenv:\n  (SECRET_[A-Za-z0-9_]+): "([A-Za-z0-9+/=]+)"\n\z`)
+var printed = regexp.MustCompile(`\A# [ -~]+\n(# [ -~]+\n)+env:\n  (SECRET_[A-Za-z0-9_]+): "([A-Za-z0-9+/=]+)"\n\z`)
 
 // open NAME FILE: what encrypt printed is the lines for NAME and nothing else,
 // and opens to the bytes of FILE, of which standard error and the terminal show
@@ -131,10 +131,36 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestUsageFitsATerminal of 80 columns.
-func TestUsageFitsATerminal(t *testing.T) {
-	for line := range strings.Lines(usage) {
-		require.LessOrEqual(t, len([]rune(line)), 80, line)
+// TestManualsFitATerminal of 80 columns and of 40.
+func TestManualsFitATerminal(t *testing.T) {
+	for word, c := range map[string]*command{"": &sealing} {
+		for _, width := range []int{80, 40} {
+			for line := range strings.Lines(c.manual(width)) {
+				line = strings.TrimSuffix(line, "\n")
+				assert.LessOrEqual(t, len([]rune(line)), width, "%q of %s", line, word)
+				assert.Equal(t, strings.TrimRight(line, " "), line, "blanks at the end")
+			}
+		}
+	}
+}
+
+// TestFlags: each is there once, has somewhere to go, and takes a value unless it
+// is a switch.
+func TestFlags(t *testing.T) {
+	for word, c := range map[string]*command{"": &sealing} {
+		seen := map[string]bool{}
+		for _, f := range c.flags() {
+			for _, name := range f.names {
+				assert.False(t, seen[name], "%s of %s is there twice", name, word)
+				seen[name] = true
+			}
+			if f.field == nil {
+				assert.Equal(t, help.names, f.names)
+				continue
+			}
+			_, isSwitch := f.field(&options{}).(*bool)
+			assert.Equal(t, isSwitch, f.takes == "", f.names)
+		}
 	}
 }
 

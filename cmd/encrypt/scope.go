@@ -24,6 +24,7 @@ func (o options) label(now time.Time) (envelope.Label, error) {
 		Branches:      o.branches,
 		Tags:          o.tags,
 		NoPullRequest: o.noPullRequests,
+		Type:          envelope.Type(o.kind),
 	}
 	for _, address := range o.repos {
 		name, err := parseRepo(address)
@@ -101,6 +102,9 @@ func parseExpires(s string, now time.Time) (time.Time, error) {
 	}
 	return t, nil
 }
+
+// inPipeline is the pipeline file of a repository, under its root.
+const inPipeline = ".buildkite/pipeline.yml"
 
 // A checkout is the root folder of a git work tree; "" is none.
 type checkout string

@@ -60,18 +60,35 @@ type result struct {
 // what was found up to there, and has no text.
 func judgeAndSeal(label envelope.Label, value plaintext.Value, to []recipient, raw bool) (r result, err error) {
 	r = result{label: label, to: to}
-	if !raw {
-		value, r.dropped = shape.Trim(value)
+	if label.Type == envelope.TypeFile {
+		r.warnings, err = admit(shape.CheckFile(label.Name, value))
+	} else {
+		value, r.dropped, r.warnings, err = judge(label.Name, value, raw)
 	}
-	found := shape.Check(label.Name, value, raw)
+	if err == nil {
+		r.text, err = seal(label, value, to)
+	}
+	return r, err
+}
+
+// judge drops the newline at a value's end, unless it is raw, and says what looks
+// wrong with the rest as the value of a variable.
+func judge(name string, value plaintext.Value, raw bool) (judged plaintext.Value, dropped bool, warnings []shape.Finding, err error) {
+	if !raw {
+		value, dropped = shape.Trim(value)
+	}
+	warnings, err = admit(shape.Check(name, value, raw))
+	return value, dropped, warnings, err
+}
+
+// admit returns the warnings, or the refusal as an error.
+func admit(found []shape.Finding) ([]shape.Finding, error) {
 	for _, f := range found {
 		if f.Refused {
-			return r, refuse(f.Hint, "%s", f.Text)
+			return nil, refuse(f.Hint, "%s", f.Text)
 		}
 	}
-	r.warnings = found
-	r.text, err = seal(label, value, to)
-	return r, err
+	return found, nil
 }
 
 // seal seals and reads the label back: what is printed must be what was shown.
@@ -99,11 +116,19 @@ func seal(label envelope.Label, value plaintext.Value, to []recipient) (string, 
 	return text, nil
 }
 
+// carrier is the variable of the pipeline that holds a sealed value.
+func carrier(name string, suffix bool) string {
+	if suffix {
+		return envelope.Prefix + name + envelope.SealedSuffix
+	}
+	return envelope.Prefix + name
+}
+
 // rejection returns the pattern by which newer agents refuse to upload a variable
 // with the name that r's usually has.
 func (r result) rejection() (pattern string, ok bool) {
 	for _, pattern := range rejected {
-		if ok, _ := path.Match(pattern, envelope.Prefix+r.label.Name); ok {
+		if ok, _ := path.Match(pattern, carrier(r.label.Name, false)); ok {
 			return pattern, true
 		}
 	}
@@ -112,8 +137,11 @@ func (r result) rejection() (pattern string, ok bool) {
 
 // lines are those for pipeline.yml, in which the variable carrier holds the text.
 func (r result) lines(carrier string) string {
-	return fmt.Sprintf("# ciphertext, not a leaked secret: sealed by encrypt, opens only in\n# %s%s\nenv:\n  %s: \"%s\"\n",
-		place(r.label), limits(r.label), carrier, r.text)
+	comment := "# ciphertext, not a leaked secret: sealed by encrypt, opens only in\n# " + place(r.label) + limits(r.label) + "\n"
+	if sets := sets(r.label); sets != "" {
+		comment += wrap(sets, 79, "# ", "# ")
+	}
+	return fmt.Sprintf("%senv:\n  %s: \"%s\"\n", comment, carrier, r.text)
 }
 
 // closing says in one line who can open it, and where.
@@ -122,7 +150,21 @@ func (r result) closing() string {
 	if r.label.Expires.IsZero() {
 		until = ", without expiry"
 	}
+	if sets := sets(r.label); sets != "" {
+		until += "; " + sets
+	}
 	return fmt.Sprintf("opens for %s in %s%s%s", join(r.to), place(r.label), limits(r.label), until)
+}
+
+// sets says what a value becomes, if not the variable of its name.
+func sets(l envelope.Label) string {
+	switch l.Type {
+	case envelope.TypeFile:
+		return "sets " + l.Name + " to the path of a private file"
+	case envelope.TypeBundle:
+		return "sets " + strings.Join(l.Names, ", ")
+	}
+	return ""
 }
 
 // cause drops the file's name from an error: who mixes up flags may have put a

@@ -46,45 +46,72 @@ func Trim(v plaintext.Value) (trimmed plaintext.Value, dropped bool) {
 // name, or all warnings. raw says that a newline at its end is meant.
 func Check(name string, v plaintext.Value, raw bool) []Finding {
 	text := withoutNewline(v.Reveal())
-	if f, ok := refusal(name, text, len(v.Reveal())); ok {
-		f.Refused = true
+	if f, ok := refusal(text, len(v.Reveal())); ok {
+		return []Finding{f}
+	}
+	if f, ok := textRefusal(name, text); ok {
 		return []Finding{f}
 	}
 	return warnings(name, v.Reveal(), text, raw || isPrivateKey(v.Reveal()))
 }
 
-// binary is what to do with a value that is no text.
-const binary = `seal its base64 and decode it in the job: base64 FILE | tr -d '\n' | encrypt NAME`
+// CheckFile is Check for a value that becomes a file, and so may be any bytes.
+func CheckFile(name string, v plaintext.Value) []Finding {
+	text := v.Reveal()
+	if f, ok := refusal(text, len(text)); ok {
+		return []Finding{f}
+	}
+	if isPrivateKey(text) && !strings.HasSuffix(text, "\n") {
+		return []Finding{lacksNewline(name)}
+	}
+	return nil
+}
 
-// refusal judges text, a value without its last newline, of which all has size bytes.
-func refusal(name, text string, size int) (Finding, bool) {
-	found := func(text, hint string) (Finding, bool) { return Finding{Text: text, Hint: hint}, true }
+func lacksNewline(name string) Finding {
+	return Finding{Text: "the private key lacks its last newline, and ssh refuses such a key", Hint: "take it from its file: encrypt " + name + " --file KEYFILE"}
+}
+
+// binary is what to do with a value that is no text.
+const binary = `seal it with --type file; or its base64, which the job decodes: base64 FILE | tr -d '\n' | encrypt NAME`
+
+func refused(text, hint string) (Finding, bool) { return Finding{text, hint, true}, true }
+
+// refusal judges what can be no secret at all. Of text, a value without its last
+// newline, all has size bytes.
+func refusal(text string, size int) (Finding, bool) {
 	bare := strings.Trim(strings.TrimSpace(text), quotes)
-	first, _ := utf8.DecodeRuneInString(text)
+	_, n := utf8.DecodeRuneInString(text)
 	switch {
 	case text == "":
-		return found("the value is empty", "type it at the prompt, pipe it in, or name a file with --file")
+		return refused("the value is empty", "type it at the prompt, pipe it in, or name a file with --file")
 	case size > envelope.MaxValue:
-		return found("the value is larger than 64 KiB", "seal a key, and keep what it encrypts elsewhere")
-	case strings.Contains(text, "\x00"):
-		return found("the value holds a NUL byte, which no variable can hold", binary)
-	case !utf8.ValidString(text):
-		return found("the value is not UTF-8 text", binary)
-	case strings.Trim(text, string(first)) == "":
-		return found("the value is one character, repeated", "is it a placeholder? seal the secret itself")
+		return refused("the value is larger than 64 KiB", "seal a key, and keep what it encrypts elsewhere")
+	case strings.Repeat(text[:n], len(text)/n) == text:
+		return refused("the value is one character, repeated", "is it a placeholder? seal the secret itself")
 	case len(text) < envelope.MinValue:
-		return found(fmt.Sprintf("the value is shorter than %d bytes: to mask it would mask half the log", envelope.MinValue),
+		return refused(fmt.Sprintf("the value is shorter than %d bytes: to mask it would mask half the log", envelope.MinValue),
 			"make a longer one; what is this short is guessed anyway")
 	case strings.Contains(strings.ToUpper(text), "AGE-SECRET-KEY-"):
-		return found("the value holds an age identity, the private half", "identities stay with the operator; no job needs one")
+		return refused("the value holds an age identity, the private half", "identities stay with the operator; no job needs one")
 	case envelope.FormOf(bare) == envelope.FormAge, envelope.FormOf(bare) == envelope.FormRSAHybrid,
-		strings.HasPrefix(bare, "-----BEGIN AGE ENCRYPTED FILE-----"):
-		return found("the value is sealed already", "seal the secret itself")
+		strings.HasPrefix(bare, "-----BEGIN AGE ENCRYPTED FILE-----"), strings.HasPrefix(text, "age-encryption.org/v1\n"):
+		return refused("the value is sealed already", "seal the secret itself")
+	}
+	return Finding{}, false
+}
+
+// textRefusal judges what can't be the variable name.
+func textRefusal(name, text string) (Finding, bool) {
+	switch {
+	case strings.Contains(text, "\x00"):
+		return refused("the value holds a NUL byte, which no variable can hold", binary)
+	case !utf8.ValidString(text):
+		return refused("the value is not UTF-8 text", binary)
 	case isDocumenterKey(name) && isPrivateKey(text):
-		return found(name+" is a private key, but Documenter reads its base64",
+		return refused(name+" is a private key, but Documenter reads its base64",
 			`base64 KEYFILE | tr -d '\n' | encrypt `+name)
 	case isDocumenterKey(name) && !isPrivateKey(unbase64(text)):
-		return found(name+" is not the base64 of a private key",
+		return refused(name+" is not the base64 of a private key",
 			`base64 KEYFILE | tr -d '\n' | encrypt `+name+", KEYFILE being the private half")
 	}
 	return Finding{}, false
@@ -111,9 +138,9 @@ func warnings(name, whole, text string, newlineMeant bool) (all []Finding) {
 	add(slices.Contains(strings.Fields(words), bare), "the value is a common word: masking hides it wherever a log uses it", "seal secrets only; a plain setting can stand in the pipeline as it is")
 	add(envelope.FormOf(bare) == envelope.FormRSA, "the value looks like what the older tool printed: sealed already", "seal the secret itself")
 
-	lacksNewline := func(key string) bool { return isPrivateKey(key) && !strings.HasSuffix(key, "\n") }
-	add(lacksNewline(whole), "the private key lacks its last newline, and ssh refuses such a key", "take it from its file: encrypt "+name+" --file KEYFILE")
-	add(isDocumenterKey(name) && lacksNewline(unbase64(text)), "the private key within lacks its last newline, and ssh refuses such a key", `take it from its file: base64 KEYFILE | tr -d '\n' | encrypt `+name)
+	cut := func(key string) bool { return isPrivateKey(key) && !strings.HasSuffix(key, "\n") }
+	add(cut(whole), lacksNewline(name).Text, lacksNewline(name).Hint)
+	add(isDocumenterKey(name) && cut(unbase64(text)), "the private key within lacks its last newline, and ssh refuses such a key", `take it from its file: base64 KEYFILE | tr -d '\n' | encrypt `+name)
 	return all
 }
 

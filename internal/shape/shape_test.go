@@ -95,6 +95,35 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckFile: any bytes, and line ends of any kind, but nothing that can be no secret.
+func TestCheckFile(t *testing.T) {
+	const refused, warned, fine = "refused: ", "warned: ", ""
+	for _, tt := range []struct{ about, name, value, want string }{
+		{"bytes", "A", "\x00\xff\xfe\x01\x80\x81", fine},
+		{"bytes that are no letters", "A", "\xff\xfe\xfd\xfc\xfb\xfa", fine},
+		{"line ends", "A", "hunter2\r\ncanary\r\n\n", fine},
+		{"a private key", "A", key, fine},
+		{"a private key for Documenter, as a file", "DOCUMENTER_KEY", key, fine},
+		{"a private key cut short", "A", strings.TrimSpace(key), warned + "last newline"},
+		{"nothing", "A", "", refused + "empty"},
+		{"five bytes", "A", "12345", refused + "shorter"},
+		{"zeros", "A", strings.Repeat("\x00", 40), refused + "repeated"},
+		{"too large", "A", strings.Repeat("ab", envelope.MaxValue), refused + "larger"},
+		{"an identity", "A", "# created: 2027\nAGE-SECRET-KEY-1QQQ\n", refused + "identity"},
+		{"an age file", "A", "age-encryption.org/v1\n-> X25519 abc\n", refused + "sealed already"},
+	} {
+		got := CheckFile(tt.name, plaintext.New(tt.value))
+		if tt.want == fine {
+			assert.Empty(t, got, tt.about)
+			continue
+		}
+		require.Len(t, got, 1, tt.about)
+		_, part, _ := strings.Cut(tt.want, " ")
+		assert.Contains(t, got[0].Text, part, tt.about)
+		assert.Equal(t, strings.HasPrefix(tt.want, refused), got[0].Refused, tt.about)
+	}
+}
+
 func TestCheckListsEveryWarning(t *testing.T) {
 	require.Len(t, Check("A", plaintext.New("\"hunter2\r\ncanary\" "), false), 2, "CR, and a blank that hides the quotes")
 	require.Len(t, Check("A", plaintext.New("'password'"), false), 2, "quotes around a word")
