@@ -122,7 +122,7 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 
 // readValue takes the value from --file, from standard input when something is
 // piped in, else from the person at the terminal.
-func readValue(o options, name string, stdin io.Reader, input terminal, typed bool) (plaintext.Value, error) {
+func readValue(o options, name string, stdin io.Reader, input *terminal, typed bool) (plaintext.Value, error) {
 	switch {
 	case o.file != "" && o.file != "-":
 		f, err := os.Open(o.file)

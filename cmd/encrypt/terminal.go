@@ -22,24 +22,28 @@ import (
 type terminal struct {
 	in  *os.File
 	out io.Writer
+
+	typed chan []byte // from one goroutine for all prompts; nil before the first
+	rest  []byte      // typed ahead
+	last  byte        // of what was read
 }
 
 // openTerminal returns where to ask. typed is false when something is piped in:
 // then nobody is asked.
-func openTerminal(stdin io.Reader, stderr io.Writer) (t terminal, typed bool) {
+func openTerminal(stdin io.Reader, stderr io.Writer) (t *terminal, typed bool) {
 	f, ok := stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return terminal{}, false
+		return nil, false
 	}
 	in, err := os.OpenFile(terminalIn, os.O_RDWR, 0)
 	if err != nil { // standard input is a terminal, but not the one that controls us
-		return terminal{f, stderr}, true
+		return &terminal{in: f, out: stderr}, true
 	}
 	out, err := os.OpenFile(terminalOut, os.O_RDWR, 0)
 	if err != nil {
-		return terminal{in, stderr}, true
+		return &terminal{in: in, out: stderr}, true
 	}
-	return terminal{in, out}, true
+	return &terminal{in: in, out: out}, true
 }
 
 // columns is how wide a terminal is to which w writes; what is none has 80.
@@ -58,33 +62,35 @@ func columns(w io.Writer) int {
 var errStopped = refuse("", "stopped at the prompt: nothing was sealed")
 
 // ask reads a line that is shown while it is typed.
-func (t terminal) ask(prompt string) (string, error) {
-	fmt.Fprint(t.out, prompt)
-	var line []byte
-	for b := make([]byte, 1); len(line) < 4096; { // byte by byte: what follows is not ours
-		if n, err := t.in.Read(b); n == 0 || err != nil {
-			fmt.Fprintln(t.out)
-			return "", errStopped
-		}
-		if b[0] == '\n' {
-			break
-		}
-		line = append(line, b[0])
-	}
-	return string(line), nil
+func (t *terminal) ask(prompt string) (string, error) {
+	l, err := t.read(prompt, true)
+	return string(l.text), err
 }
 
-// pause is how long input must be silent after Enter: what comes at once is the
-// rest of something pasted, and must not run as commands of the shell.
+// askHidden reads a line and shows nothing of it.
+func (t *terminal) askHidden(prompt, name string) (plaintext.Value, error) {
+	l, err := t.read(prompt, false)
+	defer clear(l.text)
+	if err == nil && l.more {
+		err = severalLines(l.text, name)
+	}
+	if err != nil {
+		return plaintext.Value{}, err
+	}
+	return plaintext.New(string(l.text)), nil
+}
+
+// pause is how long input must be silent after a hidden line's Enter: what comes
+// at once is the rest of something pasted, and must not run as commands of the shell.
 const pause = 150 * time.Millisecond
 
-// askHidden reads a line and shows nothing of it. The terminal's own line mode
-// cuts at 4095 bytes (Linux, drivers/tty/n_tty.c), so it is switched off; it is
-// back on when askHidden returns, after a signal too.
-func (t terminal) askHidden(prompt, name string) (plaintext.Value, error) {
+// read reads a line. The terminal's own line mode cuts at 4095 bytes (Linux,
+// drivers/tty/n_tty.c), so it is switched off; it is back on when read returns,
+// after a signal too.
+func (t *terminal) read(prompt string, shown bool) (l line, err error) {
 	before, err := term.MakeRaw(int(t.in.Fd()))
 	if err != nil {
-		return plaintext.Value{}, fmt.Errorf("the terminal can't hide what is typed: %w", err)
+		return l, fmt.Errorf("the terminal can't hide what is typed: %w", err)
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -94,46 +100,57 @@ func (t terminal) askHidden(prompt, name string) (plaintext.Value, error) {
 		fmt.Fprintln(t.out)
 	}()
 	fmt.Fprint(t.out, prompt)
-
-	chunks := make(chan []byte)
-	go func() { // it ends with the program
-		defer close(chunks)
-		for {
-			b := make([]byte, 4096)
-			n, err := t.in.Read(b)
-			if n == 0 || err != nil {
-				return
-			}
-			chunks <- b[:n]
-		}
-	}()
-	var l line
+	if t.typed == nil {
+		t.typed = make(chan []byte)
+		go t.listen()
+	}
 	var silent <-chan time.Time // nil until Enter
 	for {
+		for len(t.rest) > 0 && !(shown && l.ended) {
+			b, n := t.rest[0], len(l.text)
+			t.rest[0], t.rest = 0, t.rest[1:]
+			enter := t.last == '\r' && b == '\n' // one Enter, on some consoles
+			if t.last = b; enter {
+				continue
+			}
+			gone := l.key(b)
+			if shown {
+				fmt.Fprint(t.out, string(l.text[min(n, len(l.text)):]), strings.Repeat("\b \b", gone))
+			}
+		}
+		switch {
+		case l.stopped:
+			return line{}, errStopped
+		case l.ended && shown:
+			return l, nil
+		case l.ended:
+			silent = time.After(pause)
+		}
 		select {
 		case <-stop:
-			return plaintext.Value{}, errStopped
-		case chunk, open := <-chunks:
-			if !open {
-				return plaintext.Value{}, errStopped
-			}
-			for _, b := range chunk {
-				l.key(b)
-			}
-			clear(chunk)
-			if l.stopped {
-				return plaintext.Value{}, errStopped
-			}
-			if l.ended {
-				silent = time.After(pause)
-			}
+			return line{}, errStopped
 		case <-silent:
-			defer clear(l.text)
-			if l.more {
-				return plaintext.Value{}, severalLines(l.text, name)
+			return l, nil
+		case chunk, open := <-t.typed:
+			if !open {
+				return line{}, errStopped
 			}
-			return plaintext.New(string(l.text)), nil
+			t.rest = chunk
 		}
+	}
+}
+
+// listen hands on what is typed. It ends with the program: a read of a terminal
+// can't be taken back.
+func (t *terminal) listen() {
+	defer close(t.typed)
+	for {
+		b := make([]byte, 4096)
+		n, err := t.in.Read(b)
+		if n == 0 || err != nil {
+			return
+		}
+		t.typed <- b[:n]
 	}
 }
 
@@ -162,17 +179,18 @@ const (
 )
 
 // key takes one byte. Sequences of keys such as arrows, and the marks around
-// pasted text, are left out, like control characters other than a tab.
-func (l *line) key(b byte) {
+// pasted text, are left out, like control characters other than a tab. gone is how
+// many letters went.
+func (l *line) key(b byte) (gone int) {
 	switch escape := l.escape; {
 	case escape == escapeKey && (b == '[' || b == 'O'):
 		l.escape = b
-		return
+		return 0
 	case (escape == '[' || escape == 'O') && b >= ' ': // up to a letter or ~ (ECMA-48, 5.4)
 		if b >= '@' {
 			l.escape = 0
 		}
-		return
+		return 0
 	}
 	l.escape = 0
 	switch {
@@ -185,7 +203,9 @@ func (l *line) key(b byte) {
 	case b == backspace, b == rubout:
 		_, n := utf8.DecodeLastRune(l.text)
 		l.text = l.text[:len(l.text)-n]
+		return min(n, 1)
 	case b == ctrlU:
+		gone = utf8.RuneCount(l.text)
 		l.text = l.text[:0]
 	case b < ' ' && b != '\t':
 	case l.ended:
@@ -193,4 +213,5 @@ func (l *line) key(b byte) {
 	case len(l.text) <= envelope.MaxValue: // one more than fits, so that it is refused
 		l.text = append(l.text, b)
 	}
+	return gone
 }
