@@ -12,13 +12,15 @@ import (
 
 // options are the arguments, not yet judged.
 type options struct {
+	command                 string // "" or show
 	name                    string
+	operands                list // of show
 	file, expires, kind     string
 	recipients, files       list
 	repos, pipelines        list
 	branches, tags          list
 	noPullRequests, anyRepo bool
-	raw, suffix             bool
+	raw, suffix, json       bool
 	help, version           bool
 }
 
@@ -60,16 +62,18 @@ const (
 
 var (
 	sealing = command{
-		usage: []string{"encrypt [NAME] [flags]"},
+		usage: []string{"encrypt [NAME] [flags]", "encrypt show [FILE]"},
 		about: "Seals a secret for the agents that hold the identity, and prints the lines that carry it in pipeline.yml. The agents set NAME from SECRET_NAME.",
 		examples: []row{
 			{"encrypt", "asks for the name and the value"},
 			{"encrypt CODECOV_TOKEN", "asks for the value, which is not shown"},
 			{`printf %s "$T" | encrypt CODECOV_TOKEN`, "takes it from a pipe"},
 			{"encrypt DEPLOY_ID --file id_ed25519", "several lines: a file or a pipe"},
+			{"encrypt show", "what pipeline.yml holds, without a key"},
 		},
 		notes: []string{
 			"A value is never an argument: shell history and the process list keep those. One newline at the end of the value is dropped, except a private key's.",
+			"A variable called show is sealed with encrypt -- show.",
 		},
 		groups: []group{
 			{"where it opens", []flagSpec{
@@ -97,11 +101,38 @@ var (
 		},
 	}
 
+	showing = command{
+		usage: []string{"encrypt show [FILE] [flags]"},
+		about: "Shows what anyone can read of sealed values, without a key: of all in a pipeline file, or of one. Only an agent that holds the key can tell whether a label is true.",
+		examples: []row{
+			{"encrypt show", inPipeline + " of the checkout"},
+			{"encrypt show deploy.yml", "another pipeline file"},
+			{"encrypt show YWdlLWVuY3J5…", "one sealed value; or from a pipe"},
+		},
+		notes: []string{"Ends with status 1 where a value is malformed, renamed or there twice, so that a job with it would fail."},
+		groups: []group{{"", []flagSpec{
+			{[]string{"json"}, "", nil, "for programs", func(o *options) any { return &o.json }},
+			recipientsFile("names recipients, beside those of the checkout and of this build; may be repeated"),
+			help,
+		}}},
+	}
+
 	help = flagSpec{[]string{"h", "help"}, "", nil, "", nil}
 )
 
 func recipientsFile(about string) flagSpec {
 	return flagSpec{[]string{"R", "recipients-file"}, "FILE", []string{anyFile}, about, func(o *options) any { return &o.files }}
+}
+
+// words are those that a first argument may be instead of a name.
+var words = map[string]*command{"show": &showing}
+
+// commandOf takes the command's word from the arguments, if there is one.
+func commandOf(args []string) (c *command, word string, rest []string) {
+	if len(args) > 0 && words[args[0]] != nil {
+		return words[args[0]], args[0], args[1:]
+	}
+	return &sealing, "", args
 }
 
 func (c *command) flags() (all []flagSpec) {
@@ -117,10 +148,12 @@ const noValue = "run encrypt NAME and type the value, or pipe it in; encrypt --h
 // parse reads flags before and after the name.
 func parse(args []string) (options, error) {
 	var o options
+	c, word, rest := commandOf(args)
+	o.command = word
 	fs := flag.NewFlagSet("encrypt", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
-	for _, f := range sealing.flags() {
+	for _, f := range c.flags() {
 		if f.field == nil {
 			continue
 		}
@@ -136,27 +169,39 @@ func parse(args []string) (options, error) {
 		}
 	}
 
-	var names list
-	for rest := args; len(rest) > 0; {
+	var operands list
+	for len(rest) > 0 {
 		err := fs.Parse(rest)
 		at := len(args) - fs.NArg() // arguments read so far
 		switch {
 		case errors.Is(err, flag.ErrHelp):
-			return options{help: true}, nil
+			return options{command: word, help: true}, nil
 		case err != nil && strings.HasPrefix(err.Error(), "flag needs an argument"):
 			return options{}, misused("encrypt --help shows which", "%s", err)
+		case err != nil && word != "":
+			return options{}, misused("encrypt "+word+" --help lists them; encrypt -- "+word+" seals a variable of that name",
+				"argument %d begins with a hyphen and is no flag of encrypt %s", at, word)
 		case err != nil: // flag's error repeats the argument, and that may be a value
 			return options{}, misused(noValue, "argument %d begins with a hyphen and is none of the flags", at)
 		}
 		rest = fs.Args()
 		if at > 0 && args[at-1] == "--" {
-			names = append(names, rest...)
+			operands = append(operands, rest...)
 			break
 		}
 		if len(rest) > 0 {
-			names, rest = append(names, rest[0]), rest[1:]
+			operands, rest = append(operands, rest[0]), rest[1:]
 		}
 	}
+	if word != "" {
+		o.operands = operands
+		return o, nil
+	}
+	return o.sealing(operands)
+}
+
+// sealing judges the arguments of encrypt without another word.
+func (o options) sealing(names list) (options, error) {
 	switch {
 	case o.version:
 		return o, nil
@@ -166,11 +211,13 @@ func parse(args []string) (options, error) {
 		return options{}, misused("leave one out", "--any-repo stands beside --repo or --pipeline")
 	case o.kind != "" && o.kind != "file":
 		return options{}, misused("--type file makes a private file; without it the variable holds the value", "--type: not a type that encrypt seals")
-	case len(names) == 0:
+	case len(names) == 1:
+		o.name = names[0]
+	default:
 		return o, nil
 	}
 	var err error
-	o.name, err = checkName(names[0])
+	o.name, err = checkName(o.name)
 	return o, err
 }
 

@@ -27,10 +27,13 @@ func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Std
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	say := func(format string, a ...any) { fmt.Fprintf(stderr, "encrypt: "+format+"\n", a...) }
 	o, err := parse(args)
+	c, _, _ := commandOf(args)
 	switch {
 	case err != nil:
 	case o.help:
-		io.WriteString(stdout, sealing.manual(columns(stdout)))
+		io.WriteString(stdout, c.manual(columns(stdout)))
+	case c == &showing:
+		err = show(o, time.Now(), stdin, stdout, say)
 	case o.version:
 		if info, ok := debug.ReadBuildInfo(); ok {
 			fmt.Fprintln(stdout, "encrypt", info.Main.Version)
@@ -94,11 +97,7 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 			return err
 		}
 	}
-	value, err := readValue(o, label.Name, stdin, input, typed)
-	if err != nil {
-		return err
-	}
-	r, err := judgeAndSeal(label, value, to, o.raw)
+	r, err := o.sealValue(label, to, stdin, input, typed)
 	if r.dropped {
 		say("dropped the newline at the end of the value; --raw keeps it")
 	}
@@ -109,15 +108,25 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 	if err != nil {
 		return err
 	}
-	if pattern, ok := r.rejection(); ok && !o.suffix {
+	name := carrier(label.Name, o.suffix)
+	if pattern, ok := r.rejection(); ok && name != carrier(label.Name, true) {
 		say("agent v4 (v3 with --reject-secrets) uploads no variable called %s", pattern)
 		say("if yours refuses, rename it to %s (--sealed-suffix): the text stays the same", carrier(label.Name, true))
 	}
-	if _, err := io.WriteString(stdout, r.lines(carrier(label.Name, o.suffix))); err != nil {
+	if _, err := io.WriteString(stdout, r.lines(name)); err != nil {
 		return fmt.Errorf("standard output: %w", cause(err))
 	}
 	say("%s", r.closing())
 	return nil
+}
+
+// sealValue reads one value and seals it.
+func (o options) sealValue(label envelope.Label, to []recipient, stdin io.Reader, input *terminal, typed bool) (result, error) {
+	value, err := readValue(o, label.Name, stdin, input, typed)
+	if err != nil {
+		return result{}, err
+	}
+	return judgeAndSeal(label, value, to, o.raw)
 }
 
 // readValue takes the value from --file, from standard input when something is

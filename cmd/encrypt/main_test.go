@@ -4,6 +4,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,6 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +35,8 @@ type identities struct{}
 
 // TestScripts runs testdata/script: one user's story a file. Each finds two
 // sites' recipients R1 and R2, a post-quantum one RPQ, their fingerprints F1, F2 and
-// FPQ, and an IDENTITY that might be mistaken for a recipient.
+// FPQ, an IDENTITY that might be mistaken for a recipient, and the sealed values of
+// others.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -59,50 +66,125 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // with -race each program sleeps a second at its end
 			env.Values[identities{}] = []age.Identity{one, two, pq}
-			return nil
+			return others(env, one.Recipient())
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"open":  open,
 			"write": write,
+			"same":  same,
 			"talk":  talk,
 		},
 	})
 }
 
+// others sets values that today's encrypt does not print: EXPIRED and SOON, both
+// for NAME, UNLABELLED, STRANGE with a stanza of another kind, and the older
+// tool's RSA and AES.
+func others(env *testscript.Env, to age.Recipient) error {
+	recipient, err := envelope.ParseRecipient(fmt.Sprint(to))
+	if err != nil {
+		return err
+	}
+	label := envelope.Label{Name: "NAME", Pipelines: []string{"juliagpu/cuda-jl"}}
+	for name, expires := range map[string]time.Time{
+		"EXPIRED": time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC),
+		"SOON":    time.Now().Add(9*24*time.Hour + time.Hour).Truncate(time.Second),
+	} {
+		label.Expires = expires
+		text, err := envelope.Seal(label, plaintext.New("hunter2-canary"), recipient)
+		if err != nil {
+			return err
+		}
+		env.Setenv(name, text)
+	}
+	for name, recipients := range map[string][]age.Recipient{"UNLABELLED": {to}, "STRANGE": {to, strange{}}} {
+		var file bytes.Buffer
+		w, err := age.Encrypt(&file, recipients...)
+		if err != nil {
+			return err
+		}
+		io.WriteString(w, "hunter2-canary")
+		if err := w.Close(); err != nil {
+			return err
+		}
+		env.Setenv(name, base64.StdEncoding.EncodeToString(file.Bytes()))
+	}
+	rsa := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("ab"), 128))
+	env.Setenv("RSA", rsa)
+	env.Setenv("AES", rsa+";U2FsdGVkX18xMjM0NTY3OA==")
+	return nil
+}
+
+// strange is a recipient of a kind that nobody knows.
+type strange struct{}
+
+func (strange) Wrap([]byte) ([]*age.Stanza, error) {
+	return []*age.Stanza{{Type: `"quoted"`, Args: []string{"x"}, Body: []byte("y")}}, nil
+}
+
 var printed = regexp.MustCompile(`\A# [ -~]+\n(# [ -~]+\n)+env:\n  (SECRET_[A-Za-z0-9_]+): "([A-Za-z0-9+/=]+)"\n\z`)
 
-// open NAME FILE: what encrypt printed is the lines for NAME and nothing else,
-// and opens to the bytes of FILE, of which standard error and the terminal show
-// nothing. It leaves the label's text in the file "label".
+// open NAME VALUE [FILE]: what encrypt printed is the lines for NAME and nothing
+// else, or the pipeline FILE has it; and it opens to the bytes of VALUE, of which
+// standard error and the terminal show nothing. It leaves the label's text in the
+// file "label".
 func open(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: open NAME FILE")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: open NAME VALUE [FILE]")
 	}
-	m := printed.FindStringSubmatch(ts.ReadFile("stdout"))
-	if m == nil {
-		ts.Fatalf("standard output is not a comment and an env: block")
+	name, text := envelope.Prefix+args[0], ""
+	if len(args) == 3 {
+		found, err := pipeline.Find([]byte(ts.ReadFile(args[2])))
+		ts.Check(err)
+		for _, s := range found {
+			if s.Name == name {
+				text = s.Text
+			}
+		}
+	} else {
+		m := printed.FindStringSubmatch(ts.ReadFile("stdout"))
+		if m == nil {
+			ts.Fatalf("standard output is not a comment and an env: block")
+		}
+		if m[2] != name {
+			ts.Fatalf("printed for %s, want SECRET_%s", m[2], args[0])
+		}
+		text = m[3]
 	}
-	if m[2] != envelope.Prefix+args[0] {
-		ts.Fatalf("printed for %s, want SECRET_%s", m[2], args[0])
-	}
-	opened, err := envelope.Open(m[3], ts.Value(identities{}).([]age.Identity)...)
+	opened, err := envelope.Open(text, ts.Value(identities{}).([]age.Identity)...)
 	ts.Check(err)
-	value := opened.Value.Reveal()
-	if value != ts.ReadFile(args[1]) {
+	if value := opened.Value.Reveal(); value != ts.ReadFile(args[1]) {
 		ts.Fatalf("opens to %q", value)
 	}
 	shown := ts.ReadFile("stderr")
 	if tty, err := os.ReadFile(ts.MkAbs("tty")); err == nil {
 		shown += string(tty)
 	}
-	for i := range len(value) - 5 {
-		if strings.Contains(shown, value[i:i+6]) {
-			ts.Fatalf("standard error or the terminal shows %q of the value", value[i:i+6])
+	variables, err := opened.Variables(name)
+	ts.Check(err)
+	for _, v := range variables {
+		value := v.Value.Reveal()
+		for i := range len(value) - 5 {
+			if strings.Contains(shown, value[i:i+6]) {
+				ts.Fatalf("standard error or the terminal shows %q of the value", value[i:i+6])
+			}
 		}
 	}
 	label, err := opened.Label.Marshal()
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("label"), label, 0o600))
+}
+
+var ciphertext = regexp.MustCompile(`YWdlLWVuY3J5cHRpb24ub3JnL3Yx[A-Za-z0-9+/=]*`)
+
+// same FILE WANT: the files are the same but for ciphertext, which is SEALED in WANT.
+func same(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: same FILE WANT")
+	}
+	if got := ciphertext.ReplaceAllString(ts.ReadFile(args[0]), "SEALED"); got != ts.ReadFile(args[1]) {
+		ts.Fatalf("%s is\n%s", args[0], got)
+	}
 }
 
 // write FILE TEXT [TIMES]: FILE holds TEXT, read like the inside of a Go string,
@@ -131,9 +213,9 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestManualsFitATerminal of 80 columns and of 40.
+// TestManualsFitATerminal of 80 columns, and of 40 but for words that are longer.
 func TestManualsFitATerminal(t *testing.T) {
-	for word, c := range map[string]*command{"": &sealing} {
+	for word, c := range map[string]*command{"": &sealing, "show": &showing} {
 		for _, width := range []int{80, 40} {
 			for line := range strings.Lines(c.manual(width)) {
 				line = strings.TrimSuffix(line, "\n")
@@ -147,7 +229,7 @@ func TestManualsFitATerminal(t *testing.T) {
 // TestFlags: each is there once, has somewhere to go, and takes a value unless it
 // is a switch.
 func TestFlags(t *testing.T) {
-	for word, c := range map[string]*command{"": &sealing} {
+	for word, c := range map[string]*command{"": &sealing, "show": &showing} {
 		seen := map[string]bool{}
 		for _, f := range c.flags() {
 			for _, name := range f.names {

@@ -247,8 +247,13 @@ func limits(l envelope.Label) string {
 	if l.Expires.IsZero() {
 		return s
 	}
-	if until := l.Expires.UTC(); until.Equal(until.Truncate(24 * time.Hour)) {
-		return s + ", until " + until.Format(time.DateOnly)
+	return s + ", until " + day(l.Expires)
+}
+
+// day is a time for people: its day alone where it is a midnight of UTC.
+func day(t time.Time) string {
+	if t = t.UTC(); t.Equal(t.Truncate(24 * time.Hour)) {
+		return t.Format(time.DateOnly)
 	}
-	return s + ", until " + l.Expires.UTC().Format(time.RFC3339)
+	return t.Format(time.RFC3339)
 }

@@ -171,17 +171,25 @@ func sets(l envelope.Label) string {
 // value in its place.
 func cause(err error) error {
 	var e *os.PathError
-	if errors.As(err, &e) {
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &e):
 		return e.Err
+	case errors.As(err, &link):
+		return link.Err
 	}
 	return err
 }
 
 // join lists what may stand for each other.
 func join[T fmt.Stringer](values []T) string {
-	texts := make([]string, len(values))
+	return strings.Join(texts(values), " or ")
+}
+
+func texts[T fmt.Stringer](values []T) []string {
+	all := make([]string, len(values))
 	for i, v := range values {
-		texts[i] = v.String()
+		all[i] = v.String()
 	}
-	return strings.Join(texts, " or ")
+	return all
 }

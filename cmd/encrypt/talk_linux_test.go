@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,8 +23,10 @@ import (
 //	>> TEXT  type it, read like the inside of a Go string
 //	< FILE   paste a file
 //	! TERM   send a signal
+//	+ FILE   add a line to a file, as somebody else
 //
-// The file "tty" then holds what the terminal showed. The command must leave the
+// With TTY_COLUMNS the terminal is that wide, and standard output and standard
+// error are it, too. The file "tty" then holds what the terminal showed. The command must leave the
 // terminal as it was.
 func talk(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
@@ -32,6 +35,10 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 	master, slave := newTerminal(ts)
 	defer master.Close()
 	defer slave.Close()
+	columns, _ := strconv.Atoi(ts.Getenv("TTY_COLUMNS"))
+	if columns > 0 {
+		ts.Check(unix.IoctlSetWinsize(int(slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(columns)}))
+	}
 	before := lineMode(ts, slave)
 
 	path, err := exec.LookPath(args[1])
@@ -39,6 +46,9 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Dir, cmd.Env = ts.MkAbs("."), append(environ(ts), "PWD="+ts.MkAbs("."))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, ts.Stdout(), ts.Stderr()
+	if columns > 0 {
+		cmd.Stdout, cmd.Stderr = slave, slave
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	ts.Check(cmd.Start())
 	ended := make(chan error, 1)
@@ -63,6 +73,8 @@ func talk(ts *testscript.TestScript, neg bool, args []string) {
 			_, err = master.WriteString(ts.ReadFile(text))
 		case "!":
 			err = cmd.Process.Signal(unix.SignalNum("SIG" + text))
+		case "+":
+			err = os.WriteFile(ts.MkAbs(text), []byte(ts.ReadFile(text)+"# another\n"), 0o600)
 		default:
 			ts.Fatalf("talk: %q", line)
 		}
