@@ -16,6 +16,7 @@ type options struct {
 	name                    string
 	operands                list // of show
 	file, expires, kind     string
+	write, step             string
 	recipients, files       list
 	repos, pipelines        list
 	branches, tags          list
@@ -69,6 +70,7 @@ var (
 			{"encrypt CODECOV_TOKEN", "asks for the value, which is not shown"},
 			{`printf %s "$T" | encrypt CODECOV_TOKEN`, "takes it from a pipe"},
 			{"encrypt DEPLOY_ID --file id_ed25519", "several lines: a file or a pipe"},
+			{"encrypt NPM --write pipeline.yml", "changes that file instead of printing"},
 			{"encrypt show", "what pipeline.yml holds, without a key"},
 		},
 		notes: []string{
@@ -95,6 +97,8 @@ var (
 				{[]string{"type"}, "file", []string{"file"}, "the job gets a private file with these very bytes, and NAME is its path", func(o *options) any { return &o.kind }},
 			}},
 			{"where it goes", []flagSpec{
+				{[]string{"write"}, "FILE", []string{anyFile}, "add it to this pipeline file, or replace it there, and leave every other byte", func(o *options) any { return &o.write }},
+				{[]string{"step"}, "KEY", nil, "with --write: in the env: of this step (default: of the pipeline)", func(o *options) any { return &o.step }},
 				{[]string{"sealed-suffix"}, "", nil, "call the variable SECRET_NAME_SEALED, for agents that upload no *_TOKEN", func(o *options) any { return &o.suffix }},
 			}},
 			{"", []flagSpec{help, {[]string{"version"}, "", nil, "", func(o *options) any { return &o.version }}}},
@@ -211,6 +215,8 @@ func (o options) sealing(names list) (options, error) {
 		return options{}, misused("leave one out", "--any-repo stands beside --repo or --pipeline")
 	case o.kind != "" && o.kind != "file":
 		return options{}, misused("--type file makes a private file; without it the variable holds the value", "--type: not a type that encrypt seals")
+	case o.step != "" && o.write == "":
+		return options{}, misused("encrypt NAME --write FILE --step KEY", "--step needs --write")
 	case len(names) == 1:
 		o.name = names[0]
 	default:

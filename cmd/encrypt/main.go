@@ -97,6 +97,16 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 			return err
 		}
 	}
+	var page *target
+	if o.write != "" {
+		if page, note, err = o.findTarget(label.Name); err != nil {
+			return err
+		}
+		if note != "" {
+			say("%s", note)
+		}
+	}
+
 	r, err := o.sealValue(label, to, stdin, input, typed)
 	if r.dropped {
 		say("dropped the newline at the end of the value; --raw keeps it")
@@ -109,12 +119,19 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 		return err
 	}
 	name := carrier(label.Name, o.suffix)
+	if page != nil {
+		name = page.carrier
+	}
 	if pattern, ok := r.rejection(); ok && name != carrier(label.Name, true) {
 		say("agent v4 (v3 with --reject-secrets) uploads no variable called %s", pattern)
 		say("if yours refuses, rename it to %s (--sealed-suffix): the text stays the same", carrier(label.Name, true))
 	}
-	if _, err := io.WriteString(stdout, r.lines(name)); err != nil {
-		return fmt.Errorf("standard output: %w", cause(err))
+	if page == nil {
+		if _, err := io.WriteString(stdout, r.lines(name)); err != nil {
+			return fmt.Errorf("standard output: %w", cause(err))
+		}
+	} else if err := page.write(r, o.known(here, to), now, stdout, say); err != nil {
+		return err
 	}
 	say("%s", r.closing())
 	return nil

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -286,4 +288,74 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 	args := []string{"NAME", "--any-repo", "-r", identity.Recipient().String()}
 	require.Equal(t, 1, run(args, nil, strings.NewReader("hunter2-canary"), full, &stderr))
 	require.Contains(t, stderr.String(), "encrypt: error: standard output: ")
+}
+
+// TestWriteShowOpen: whatever the file is like, what --write put there show reads
+// and the recipient opens; where it put nothing the file is as it was.
+func TestWriteShowOpen(t *testing.T) {
+	identity, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	files, err := filepath.Glob("../../internal/pipeline/testdata/*.txtar")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	written := 0
+	for _, name := range files {
+		archive, err := txtar.ParseFile(name)
+		require.NoError(t, err)
+		before := archive.Files[0].Data
+		steps := []string{""}
+		if m := regexp.MustCompile(`(?m)^step: (.+)$`).FindSubmatch(archive.Comment); m != nil {
+			steps = append(steps, string(m[1]))
+		}
+		for _, step := range steps {
+			file := filepath.Join(t.TempDir(), "pipeline.yml")
+			require.NoError(t, os.WriteFile(file, before, 0o600))
+			args := []string{"CODECOV_TOKEN", "--any-repo", "-r", identity.Recipient().String(), "--write", file}
+			if step != "" {
+				args = append(args, "--step", step)
+			}
+			var stdout, stderr bytes.Buffer
+			status := run(args, nil, strings.NewReader("hunter2-canary"), &stdout, &stderr)
+			require.Empty(t, stdout.String(), "%s %v", name, args)
+			after, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if status != 0 {
+				require.Equal(t, string(before), string(after), name)
+				require.Contains(t, stderr.String(), "hint: ", name)
+				continue
+			}
+			written++
+			m := regexp.MustCompile(`pipeline\.yml:(\d+): (?:added|replaced) (\S+)`).FindStringSubmatch(stderr.String())
+			require.NotNil(t, m, "%s: %s", name, &stderr)
+
+			stderr.Reset()
+			run([]string{"show", file, "--json"}, nil, nil, &stdout, &stderr)
+			var view struct {
+				Values []struct {
+					Variable, Form string
+					Line           int
+					Label          struct{ Name string }
+				}
+			}
+			require.NoError(t, json.Unmarshal(stdout.Bytes(), &view), "%s: %s", name, &stderr)
+			shown := false
+			for _, v := range view.Values {
+				if strconv.Itoa(v.Line) == m[1] && v.Variable == m[2] {
+					shown = v.Form == "sealed" && v.Label.Name == "CODECOV_TOKEN"
+				}
+			}
+			require.True(t, shown, "%s: %s", name, &stdout)
+
+			found, err := pipeline.Find(after)
+			require.NoError(t, err)
+			for _, s := range found {
+				if strconv.Itoa(s.Line) == m[1] && s.Name == m[2] {
+					opened, err := envelope.Open(s.Text, identity)
+					require.NoError(t, err)
+					require.Equal(t, "hunter2-canary", opened.Value.Reveal())
+				}
+			}
+		}
+	}
+	require.Greater(t, written, 20)
 }
