@@ -16,6 +16,7 @@ type options struct {
 	name                    string
 	operands                list // of show
 	file, expires, kind     string
+	bundle, envFile         string
 	write, step             string
 	recipients, files       list
 	repos, pipelines        list
@@ -63,13 +64,14 @@ const (
 
 var (
 	sealing = command{
-		usage: []string{"encrypt [NAME] [flags]", "encrypt show [FILE]"},
+		usage: []string{"encrypt [NAME] [flags]", "encrypt --bundle NAME [flags]", "encrypt show [FILE]"},
 		about: "Seals a secret for the agents that hold the identity, and prints the lines that carry it in pipeline.yml. The agents set NAME from SECRET_NAME.",
 		examples: []row{
 			{"encrypt", "asks for the name and the value"},
 			{"encrypt CODECOV_TOKEN", "asks for the value, which is not shown"},
 			{`printf %s "$T" | encrypt CODECOV_TOKEN`, "takes it from a pipe"},
 			{"encrypt DEPLOY_ID --file id_ed25519", "several lines: a file or a pipe"},
+			{"encrypt --bundle CI --env-file ci.env", "many variables in one sealed value"},
 			{"encrypt NPM --write pipeline.yml", "changes that file instead of printing"},
 			{"encrypt show", "what pipeline.yml holds, without a key"},
 		},
@@ -95,6 +97,8 @@ var (
 				{[]string{"file"}, "FILE", []string{anyFile}, "read it from FILE (- is standard input)", func(o *options) any { return &o.file }},
 				{[]string{"raw"}, "", nil, "keep the newline at its end", func(o *options) any { return &o.raw }},
 				{[]string{"type"}, "file", []string{"file"}, "the job gets a private file with these very bytes, and NAME is its path", func(o *options) any { return &o.kind }},
+				{[]string{"bundle"}, "NAME", nil, "several variables in one sealed value, which SECRET_NAME carries; asks for each until a name is empty", func(o *options) any { return &o.bundle }},
+				{[]string{"env-file"}, "FILE", []string{anyFile}, "with --bundle: read them from FILE (- is standard input), one NAME=VALUE a line, # comments; no quotes, no shell", func(o *options) any { return &o.envFile }},
 			}},
 			{"where it goes", []flagSpec{
 				{[]string{"write"}, "FILE", []string{anyFile}, "add it to this pipeline file, or replace it there, and leave every other byte", func(o *options) any { return &o.write }},
@@ -215,11 +219,20 @@ func (o options) sealing(names list) (options, error) {
 		return options{}, misused("leave one out", "--any-repo stands beside --repo or --pipeline")
 	case o.kind != "" && o.kind != "file":
 		return options{}, misused("--type file makes a private file; without it the variable holds the value", "--type: not a type that encrypt seals")
+	case o.envFile != "" && o.bundle == "":
+		return options{}, misused("encrypt --bundle NAME --env-file FILE", "--env-file needs --bundle")
+	case o.bundle != "" && len(names) > 0:
+		return options{}, misused("encrypt --bundle NAME; its variables come from --env-file or the prompt", "a name stands beside --bundle")
+	case o.bundle != "" && (o.file != "" || o.raw || o.kind != ""):
+		return options{}, misused("seal that one by itself", "--file, --raw and --type are for one value, not for --bundle")
 	case o.step != "" && o.write == "":
 		return options{}, misused("encrypt NAME --write FILE --step KEY", "--step needs --write")
 	case len(names) == 1:
 		o.name = names[0]
 	default:
+		o.name = o.bundle
+	}
+	if o.name == "" && len(names) == 0 {
 		return o, nil
 	}
 	var err error

@@ -107,7 +107,12 @@ func encrypt(o options, env []string, now time.Time, stdin io.Reader, stdout, st
 		}
 	}
 
-	r, err := o.sealValue(label, to, stdin, input, typed)
+	var r result
+	if o.bundle != "" {
+		r, err = o.sealBundle(label, to, stdin, input, typed, say)
+	} else {
+		r, err = o.sealValue(label, to, stdin, input, typed)
+	}
 	if r.dropped {
 		say("dropped the newline at the end of the value; --raw keeps it")
 	}
