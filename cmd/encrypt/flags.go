@@ -12,9 +12,9 @@ import (
 
 // options are the arguments, not yet judged.
 type options struct {
-	command                 string // "" or show
+	command                 string // "", show or completion
 	name                    string
-	operands                list // of show
+	operands                list // of show and completion
 	file, expires, kind     string
 	bundle, envFile         string
 	write, step             string
@@ -60,11 +60,12 @@ type flagSpec struct {
 // What may stand for a value in completion, beside the words of a flagSpec.
 const (
 	anyFile = ":file"
+	anyStep = ":step"
 )
 
 var (
 	sealing = command{
-		usage: []string{"encrypt [NAME] [flags]", "encrypt --bundle NAME [flags]", "encrypt show [FILE]"},
+		usage: []string{"encrypt [NAME] [flags]", "encrypt --bundle NAME [flags]", "encrypt show [FILE]", "encrypt completion SHELL"},
 		about: "Seals a secret for the agents that hold the identity, and prints the lines that carry it in pipeline.yml. The agents set NAME from SECRET_NAME.",
 		examples: []row{
 			{"encrypt", "asks for the name and the value"},
@@ -77,7 +78,7 @@ var (
 		},
 		notes: []string{
 			"A value is never an argument: shell history and the process list keep those. One newline at the end of the value is dropped, except a private key's.",
-			"A variable called show is sealed with encrypt -- show.",
+			"A variable called show or completion is sealed with encrypt -- show.",
 		},
 		groups: []group{
 			{"where it opens", []flagSpec{
@@ -102,7 +103,7 @@ var (
 			}},
 			{"where it goes", []flagSpec{
 				{[]string{"write"}, "FILE", []string{anyFile}, "add it to this pipeline file, or replace it there, and leave every other byte", func(o *options) any { return &o.write }},
-				{[]string{"step"}, "KEY", nil, "with --write: in the env: of this step (default: of the pipeline)", func(o *options) any { return &o.step }},
+				{[]string{"step"}, "KEY", []string{anyStep}, "with --write: in the env: of this step (default: of the pipeline)", func(o *options) any { return &o.step }},
 				{[]string{"sealed-suffix"}, "", nil, "call the variable SECRET_NAME_SEALED, for agents that upload no *_TOKEN", func(o *options) any { return &o.suffix }},
 			}},
 			{"", []flagSpec{help, {[]string{"version"}, "", nil, "", func(o *options) any { return &o.version }}}},
@@ -125,6 +126,18 @@ var (
 		}}},
 	}
 
+	completing = command{
+		usage: []string{"encrypt completion bash|zsh|fish|powershell"},
+		about: "Prints a script that lets a shell complete encrypt's arguments.",
+		examples: []row{
+			{"source <(encrypt completion bash)", "in ~/.bashrc"},
+			{"source <(encrypt completion zsh)", "in ~/.zshrc, below compinit"},
+			{"encrypt completion fish | source", "in ~/.config/fish/config.fish"},
+			{"encrypt completion powershell | Out-String | Invoke-Expression", "in $PROFILE"},
+		},
+		groups: []group{{"", []flagSpec{help}}},
+	}
+
 	help = flagSpec{[]string{"h", "help"}, "", nil, "", nil}
 )
 
@@ -133,7 +146,7 @@ func recipientsFile(about string) flagSpec {
 }
 
 // words are those that a first argument may be instead of a name.
-var words = map[string]*command{"show": &showing}
+var words = map[string]*command{"show": &showing, "completion": &completing}
 
 // commandOf takes the command's word from the arguments, if there is one.
 func commandOf(args []string) (c *command, word string, rest []string) {

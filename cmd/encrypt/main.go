@@ -27,8 +27,10 @@ func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Std
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	say := func(format string, a ...any) { fmt.Fprintf(stderr, "encrypt: "+format+"\n", a...) }
 	o, err := parse(args)
-	c, _, _ := commandOf(args)
+	c, _, rest := commandOf(args)
 	switch {
+	case c == &completing && !o.help:
+		err = completion(rest, stdout)
 	case err != nil:
 	case o.help:
 		io.WriteString(stdout, c.manual(columns(stdout)))

@@ -193,3 +193,15 @@ func merge(n *yaml.Node, all []entry, seen map[*yaml.Node]bool) []entry {
 	}
 	return all
 }
+
+// Keys returns the keys of a file's steps that have one, those of groups too, as
+// escape.Text has them. The error is an *Error.
+func Keys(file []byte) ([]string, error) {
+	root, err := parse(file)
+	if err != nil {
+		return nil, err
+	}
+	var s search
+	err = s.pipeline(root)
+	return s.keys, err
+}

@@ -414,3 +414,11 @@ func region(t require.TestingT, file []byte, where Where) {
 	require.Empty(t, value.HeadComment+value.LineComment+value.FootComment+alone.HeadComment+alone.FootComment, "%q", removed)
 	require.Equal(t, strings.TrimSpace(removed), removed)
 }
+
+func TestKeys(t *testing.T) {
+	got, err := Keys([]byte("steps:\n- {key: a, command: x}\n- wait\n- group: g\n  steps: [{id: b, command: x}, {command: x}]\n- {identifier: \"c\\n\", command: x}\n"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b", `"c\n"`}, got)
+	_, err = Keys([]byte("steps: ["))
+	require.Error(t, err)
+}
