@@ -64,3 +64,22 @@ func TestReadEnvFile(t *testing.T) {
 		assert.Len(t, b.values, len(got), tt.about)
 	}
 }
+
+// FuzzReadEnvFile: what is taken is there line by line, and an error shows nothing
+// that is no name.
+func FuzzReadEnvFile(f *testing.F) {
+	f.Add("A=hunter2-canary\r\n# x\nB=\"c\"")
+	f.Add("canaryhunter==\n")
+	f.Add("export A=b")
+	f.Fuzz(func(t *testing.T, text string) {
+		b := bundle{"CI", map[string]plaintext.Value{}, func(string, ...any) {}}
+		if err := b.read(strings.NewReader(text), "f"); err != nil {
+			require.Regexp(t, `^f(:[0-9]+)?: [a-zA-Z' =-]+$|^[A-Za-z_0-9]{1,128}: [A-Za-z0-9_:., -]+$`, err.Error())
+			return
+		}
+		for name, v := range b.values {
+			name = strings.TrimPrefix(name, "SECRET_")
+			require.Contains(t, text, name+"="+v.Reveal())
+		}
+	})
+}

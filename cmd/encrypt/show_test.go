@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -120,4 +121,21 @@ func TestWrap(t *testing.T) {
 	} {
 		assert.Equal(t, tt.want, wrap(tt.text, tt.width, "> ", "... "), tt.about)
 	}
+}
+
+// FuzzShow: whatever the text, nothing of it but printable ASCII gets out, in
+// words and in JSON.
+func FuzzShow(f *testing.F) {
+	f.Add("env:\n  \"SECRET_\\e[2J\": YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+\n")
+	f.Add("SECRET_A=YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+\x1b[2J")
+	f.Add("steps:\n- {key: \"\u202e\", env: {SECRET_A: b}}\n")
+	f.Add("env: {SECRET_A: [\x00")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, args := range [][]string{{"show", "-"}, {"show", "-", "--json"}} {
+			var stdout, stderr bytes.Buffer
+			run(args, nil, strings.NewReader(text), &stdout, &stderr)
+			shown := strings.ReplaceAll(stdout.String()+stderr.String(), "…", "") // escape's own
+			require.Equal(t, -1, strings.IndexFunc(shown, func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }), "%q", shown)
+		}
+	})
 }

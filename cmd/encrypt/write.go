@@ -64,7 +64,7 @@ func (o options) findTarget(name string) (t *target, note string, err error) {
 	case here && other:
 		return nil, "", refuse("remove one of the two lines", "%s:%d: %s stands beside %s (line %d): a job with both is refused", t.shown, line, mine, theirs, otherLine)
 	case other && o.suffix:
-		return nil, "", refuse("rename that one: its text stays the same", "%s:%d: %s is there, and a job with both names is refused", t.shown, otherLine, theirs)
+		return nil, "", refuse("rename that one to "+mine+": its text stays the same", "%s:%d: %s is there, and a job with both names is refused", t.shown, otherLine, theirs)
 	case other:
 		t.carrier = theirs
 		note = t.shown + " has " + theirs + ", and a job with both names is refused: it keeps that one"
