@@ -123,6 +123,15 @@ func (h *host) identity(name string, hybrid bool) (to envelope.Recipient, entry 
 	return to, "{file: " + path + "}"
 }
 
+// readyHost is a host with one identity and no rules of its own.
+func readyHost(t *testing.T) (h *host, to envelope.Recipient) {
+	t.Helper()
+	h = newHost(t)
+	to, entry := h.identity("identity", false)
+	h.configure("", entry)
+	return h, to
+}
+
 func mustRepo(s string) repo.Name {
 	n, err := repo.Parse(s)
 	if err != nil {
@@ -314,9 +323,7 @@ func (h *host) search(result agenttest.Result, granted, never [][]byte) {
 
 func TestTrustedPush(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("token")
 	r := h.run(row{
 		secrets: map[string]string{"SECRET_CODECOV_TOKEN": seal(t, to, "CODECOV_TOKEN", value, nil), "SECRET_NOTE": "plain text", "SECRET_EMPTY": ""},
@@ -333,9 +340,7 @@ func TestTrustedPush(t *testing.T) {
 
 func TestOwnPullRequest(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("token")
 	h.run(row{
 		env:     ownPullRequest,
@@ -418,9 +423,7 @@ func TestWithheld(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
-			to, entry := h.identity("identity", false)
-			h.configure("", entry)
+			h, to := readyHost(t)
 			value := canary("token")
 			r := h.run(row{
 				env: tt.env, secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, tt.change)},
@@ -450,9 +453,7 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
-			to, entry := h.identity("identity", false)
-			h.configure("", entry)
+			h, to := readyHost(t)
 			value, good := canary("token"), canary("good")
 			variable := "SECRET_TOKEN"
 			if tt.variable != "" {
@@ -473,9 +474,7 @@ func TestRefused(t *testing.T) {
 
 func TestTag(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	deploy, main := canary("deploy"), canary("main")
 	h.run(row{
 		env: map[string]string{"BUILDKITE_TAG": "v1.2", "BUILDKITE_BRANCH": "v1.2"},
@@ -510,9 +509,7 @@ func TestRotation(t *testing.T) {
 
 func TestSeveralLines(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("line-1") + "\n\t" + canary("line-2") + "\r\n" + canary("line \"3\" $HOME 'ü'") + "\n"
 	// The log shows each line masked, so the row's own check by the whole does not fit.
 	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
@@ -566,9 +563,7 @@ func TestFiftySecrets(t *testing.T) {
 // TestUpload: an upload would write what $NAME stands for into the build.
 func TestUpload(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("token")
 	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
 		Env:     map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)},
@@ -669,9 +664,7 @@ func TestFaultyJobAPI(t *testing.T) {
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
-			to, entry := h.identity("identity", false)
-			h.configure("", entry)
+			h, to := readyHost(t)
 			received := filepath.Join(h.dir, "..", "received")
 			h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: fault, Received: received}.BootstrapScript()
 			secrets, values := map[string]string{}, []string{}
@@ -698,9 +691,7 @@ func TestFaultyJobAPI(t *testing.T) {
 func TestPipelineTurnsJobAPIOff(t *testing.T) {
 	t.Parallel()
 	off := map[string]string{"BUILDKITE_AGENT_NO_JOB_API": "true", "BUILDKITE_AGENT_JOB_API_SOCKET": "/tmp/mine.sock", "BUILDKITE_AGENT_JOB_API_TOKEN": "x"}
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("token")
 	secrets := map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}
 	h.run(row{env: off, secrets: secrets, status: 75, noOpen: []string{value},
@@ -726,9 +717,7 @@ func mergeEnv(a, b map[string]string) map[string]string {
 // nothing, and the proxies and certificates of a job are never consulted.
 func TestRuntimeVariables(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	value := canary("token")
 	h.run(row{
 		env: map[string]string{

@@ -166,9 +166,7 @@ func TestVendoredPlugin(t *testing.T) {
 // so the same prefix of variables.
 func TestBesideBuildkitesSecretsPlugin(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	source := h.plugin()
 	theirs := filepath.Join(filepath.Dir(h.dir), "buildkite-plugins", "secrets-buildkite-plugin")
 	_, err := agenttest.GitRepo(theirs, map[string]string{
@@ -211,9 +209,7 @@ func TestUploadWithAWish(t *testing.T) {
 func TestFileSecret(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"true", "exit 3"} {
-		h := newHost(t)
-		to, entry := h.identity("identity", false)
-		h.configure("", entry)
+		h, to := readyHost(t)
 		value := "\x00\xff" + canary("bytes") + "\n" + canary("line")
 		sealed := seal(t, to, "KEY_FILE", value, func(l *envelope.Label) { l.Type = envelope.TypeFile })
 		result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
@@ -238,9 +234,7 @@ base64 -w0 "$KEY_FILE"; echo; ` + command,
 // TestFileIsNotLeftWhereDeliveryFails: half a delivery is none.
 func TestFileIsNotLeftWhereDeliveryFails(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	to, entry := h.identity("identity", false)
-	h.configure("", entry)
+	h, to := readyHost(t)
 	require.NoError(t, os.Remove(filepath.Join(h.lib, "hooks", "pre-exit")), "nobody clears up behind the hook")
 	h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: "422", Received: filepath.Join(h.dir, "..", "received")}.BootstrapScript()
 	value := canary("bytes")
