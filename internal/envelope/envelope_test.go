@@ -368,7 +368,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		require.Equal(t, Opened{}, got)
 		require.True(t, errors.Is(err, ErrMalformed) || errors.Is(err, ErrTampered) || errors.Is(err, ErrForeign), err)
-		if len(text) > 30 {
+		if len(text) > 60 { // shorter ones may stand in a sentence by chance
 			require.NotContains(t, err.Error(), text[29:])
 		}
 	})
