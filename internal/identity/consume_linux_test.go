@@ -72,19 +72,12 @@ func TestConsumeMounts(t *testing.T) {
 	requireFault(t, filepath.Join(merged, "identity"), elsewhere, elsewhereHint)
 }
 
-// TestConsumeInAFolderOfAnother: root may remove everything, so root's thread
-// looks at files as another user meanwhile (setfsuid(2)).
 func TestConsumeInAFolderOfAnother(t *testing.T) {
 	file := write(t, "a")
 	dir := filepath.Dir(file.Path)
 	require.NoError(t, os.Chmod(dir, 0o555))
 	defer os.Chmod(dir, 0o700)
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // t.TempDir lets nobody else in
-	if os.Getuid() == 0 {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		require.NoError(t, unix.Setfsuid(4711))
-		defer unix.Setfsuid(0)
-	}
+	need.AnotherUser(t)
 	requireFault(t, file.Path, dir+" does not let this user remove it", "let the hook's user write to "+dir)
 }

@@ -3,27 +3,20 @@ package pipeline
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
-// TestWriteFileThatCantBeWritten: root may write every file, so root's thread looks
-// at files as another user meanwhile (setfsuid(2)).
 func TestWriteFileThatCantBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pipeline.yml")
 	require.NoError(t, os.WriteFile(path, []byte("before"), 0o444))
-	if os.Getuid() == 0 {
-		require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // t.TempDir lets nobody else in
-		require.NoError(t, os.Chmod(dir, 0o777))
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		require.NoError(t, unix.Setfsuid(4711))
-		defer unix.Setfsuid(0)
-	}
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // t.TempDir lets nobody else in
+	require.NoError(t, os.Chmod(dir, 0o777))
+	need.AnotherUser(t)
 	require.ErrorIs(t, WriteFile(path, []byte("after"), []byte("before")), os.ErrPermission)
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
