@@ -1,0 +1,44 @@
+// Package procfs reads what Linux tells of processes, mounts and devices in
+// /proc, as values. Its parsers take text from anybody: no input makes them
+// panic, and what they do not understand is an error, never a default.
+package procfs
+
+// A Status is what /proc/PID/status says (proc_pid_status(5)).
+type Status struct {
+	UID, EUID int
+	PPID      int
+	// Sets of capabilities, one bit each as in linux/capability.h.
+	CapInh, CapPrm, CapEff, CapBnd, CapAmb uint64
+	NoNewPrivs                             bool
+	Seccomp                                int // 0 none, 1 strict, 2 filters
+}
+
+// A Mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)), its octal
+// escapes undone.
+type Mount struct {
+	ID, Parent int
+	Device     string   // st_dev of its files, as in 0:58
+	Root       string   // the part of the file system that is mounted
+	Point      string   // where, seen from the process's root
+	Options    []string // of this mount
+	Type       string   // of the file system
+	Source     string
+	Super      []string // of the file system
+}
+
+// A Major is one line of /proc/devices.
+type Major struct {
+	Block  bool
+	Number uint32
+	Name   string
+}
+
+// An IDMap is one line of /proc/PID/uid_map: Count users from Inside on are
+// those from Outside on in the parent namespace.
+type IDMap struct{ Inside, Outside, Count uint32 }
+
+// A Stat is the part of /proc/PID/stat that is of use here.
+type Stat struct {
+	PID, PPID, Session int
+	Start              uint64 // clock ticks after the machine's boot
+}
