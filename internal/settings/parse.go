@@ -6,40 +6,41 @@ import (
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 )
 
-// Parse reads the text of the operator's file. The error is an *Error. Path and
+// Parse reads the text of the operator's file. The error is a *strict.Error. Path and
 // Changeable stay empty.
 func Parse(text []byte) (Settings, error) {
-	root, err := document(text)
+	root, err := strict.Parse(text, "write mode: direct, and what else the README asks for")
 	if err != nil {
 		return Settings{}, err
 	}
 	s := Settings{Isolation: Isolation{Expect: Container}}
-	err = root.fields(
-		field{"mode", func(v value) error { return s.readMode(v) }},
-		field{"reason", func(v value) (err error) { s.Reason, err = v.text(); return err }},
-		field{"isolation", func(v value) error { return s.Isolation.read(v) }},
-		field{"identities", func(v value) error { return s.readIdentities(v) }},
-		field{"consume", func(v value) (err error) { s.Consume, err = v.flag(); return err }},
-		field{"scope-any", func(v value) error {
-			word, err := v.choice("neither allow nor refuse", "allow", "refuse")
+	err = root.Fields(
+		strict.Key("mode", s.readMode),
+		strict.Key("reason", strict.Into(&s.Reason, strict.Value.Text)),
+		strict.Key("isolation", s.Isolation.read),
+		strict.Key("identities", s.readIdentities),
+		strict.Key("consume", strict.Into(&s.Consume, strict.Value.Flag)),
+		strict.Key("scope-any", func(v strict.Value) error {
+			word, err := v.Choice("neither allow nor refuse", "allow", "refuse")
 			s.ScopeAny = word == "allow"
 			return err
-		}},
-		field{"aliases", func(v value) (err error) { s.Rules.Aliases, err = readAliases(v); return err }},
-		field{"pipelines", func(v value) (err error) { s.Rules.Pipelines, err = readPipelines(v); return err }},
-		field{"triggers", func(v value) (err error) { s.Rules.Triggers, err = readTriggers(v); return err }},
-		field{"sources", func(v value) (err error) { s.Rules.Sources, err = readSources(v); return err }},
-		field{"repositories", func(v value) (err error) { s.Rules.Repositories, err = readPatterns(v); return err }},
-		field{name: "attest"}, field{name: "users"}, field{name: "gpu"}, field{name: "waivers"},
+		}),
+		strict.Key("aliases", strict.Into(&s.Rules.Aliases, readAliases)),
+		strict.Key("pipelines", strict.Into(&s.Rules.Pipelines, readPipelines)),
+		strict.Key("triggers", strict.Into(&s.Rules.Triggers, readTriggers)),
+		strict.Key("sources", strict.Into(&s.Rules.Sources, readSources)),
+		strict.Key("repositories", strict.Into(&s.Rules.Repositories, readPatterns)),
+		strict.Later("attest"), strict.Later("users"), strict.Later("gpu"), strict.Later("waivers"),
 	)
 	if err != nil {
 		return Settings{}, err
 	}
 	missing := func(key, hint string) (Settings, error) {
-		return Settings{}, value{root.Node, key}.errorf(hint, "missing")
+		return Settings{}, root.Below(key).Errorf(hint, "missing")
 	}
 	switch {
 	case s.Mode == "":
@@ -52,66 +53,66 @@ func Parse(text []byte) (Settings, error) {
 	return s, nil
 }
 
-func (s *Settings) readMode(v value) error {
-	mode, err := v.text()
+func (s *Settings) readMode(v strict.Value) error {
+	mode, err := v.Text()
 	switch {
 	case err != nil:
 		return err
 	case mode == "split":
-		return v.errorf("on an agent on which no fork's build runs, write mode: direct, and why as reason", "split mode is not in this version")
+		return v.Errorf("on an agent on which no fork's build runs, write mode: direct, and why as reason", "split mode is not in this version")
 	case mode != string(Direct):
-		return v.errorf("write direct", "neither direct nor split")
+		return v.Errorf("write direct", "neither direct nor split")
 	}
 	s.Mode = Direct
 	return nil
 }
 
-func (i *Isolation) read(v value) error {
-	err := v.fields(
-		field{"expect", func(v value) error {
-			word, err := v.choice("neither container nor host", string(Container), string(Host))
+func (i *Isolation) read(v strict.Value) error {
+	err := v.Fields(
+		strict.Key("expect", func(v strict.Value) error {
+			word, err := v.Choice("neither container nor host", string(Container), string(Host))
 			i.Expect = Boundary(word)
 			return err
-		}},
-		field{"reason", func(v value) (err error) { i.Reason, err = v.text(); return err }},
+		}),
+		strict.Key("reason", strict.Into(&i.Reason, strict.Value.Text)),
 	)
 	switch {
 	case err != nil:
 		return err
 	case i.Expect == Host && i.Reason == "":
-		return value{v.Node, v.key + ".reason"}.errorf("say in one line why nobody else's jobs run on this machine", "missing")
+		return v.Below("reason").Errorf("say in one line why nobody else's jobs run on this machine", "missing")
 	case i.Expect == Container && i.Reason != "":
-		return value{v.Node, v.key + ".reason"}.errorf("leave it out, or write expect: host", "a container needs no reason")
+		return v.Below("reason").Errorf("leave it out, or write expect: host", "a container needs no reason")
 	}
 	return nil
 }
 
-func (s *Settings) readIdentities(v value) error {
-	return v.items(func(v value) error {
+func (s *Settings) readIdentities(v strict.Value) error {
+	return v.Items(func(v strict.Value) error {
 		var file IdentityFile
-		err := v.fields(
-			field{"file", func(v value) (err error) {
-				if file.Path, err = v.text(); err != nil {
+		err := v.Fields(
+			strict.Key("file", func(v strict.Value) (err error) {
+				if file.Path, err = v.Text(); err != nil {
 					return err
 				}
 				same := func(f IdentityFile) bool { return f.Path == file.Path }
 				switch {
 				case !filepath.IsAbs(file.Path) || filepath.Clean(file.Path) != file.Path:
-					return v.errorf("write it from / on, without . or .. or a slash too many", "not an absolute, clean path")
+					return v.Errorf("write it from / on, without . or .. or a slash too many", "not an absolute, clean path")
 				case slices.ContainsFunc(s.Identities, same):
-					return v.errorf("keep one", "listed twice")
+					return v.Errorf("keep one", "listed twice")
 				}
 				return nil
-			}},
-			field{"retired", func(v value) (err error) { file.Retired, err = v.flag(); return err }},
+			}),
+			strict.Key("retired", strict.Into(&file.Retired, strict.Value.Flag)),
 		)
 		switch {
 		case err != nil:
 			return err
 		case file.Path == "":
-			return value{v.Node, v.key + ".file"}.errorf("name the file that holds the identity", "missing")
+			return v.Below("file").Errorf("name the file that holds the identity", "missing")
 		case len(s.Identities) == MaxIdentities:
-			return v.errorf("leave out the oldest", "more than %d files", MaxIdentities)
+			return v.Errorf("leave out the oldest", "more than %d files", MaxIdentities)
 		}
 		s.Identities = append(s.Identities, file)
 		return nil
@@ -120,9 +121,9 @@ func (s *Settings) readIdentities(v value) error {
 
 // readAliases reads a mapping from older names to today's. Today's are no
 // aliases themselves: one look-up must lead to the end.
-func readAliases(v value) (map[repo.Name]repo.Name, error) {
+func readAliases(v strict.Value) (map[repo.Name]repo.Name, error) {
 	aliases := map[repo.Name]repo.Name{}
-	err := v.entries(func(key, member value) error {
+	err := v.Entries(func(key, member strict.Value) error {
 		older, err := readRepository(key)
 		if err != nil {
 			return err
@@ -133,22 +134,25 @@ func readAliases(v value) (map[repo.Name]repo.Name, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, member := range v.members() {
-		today, _ := repo.Parse(member.Value)
-		if _, ok := aliases[today]; ok {
-			return nil, member.errorf("lead to the name that the repository has today, and give that no alias", "leads to an alias")
+	return aliases, v.Entries(func(_, member strict.Value) error {
+		if today, err := readRepository(member); err != nil || !aliases[today].IsZero() {
+			return member.Errorf("lead to the name that the repository has today, and give that no alias", "leads to an alias")
 		}
-	}
-	return aliases, nil
+		return nil
+	})
 }
 
-func readPipelines(v value) (map[string]repo.Name, error) {
+func readPipelines(v strict.Value) (map[string]repo.Name, error) {
 	pipelines := map[string]repo.Name{}
-	err := v.entries(func(key, member value) (err error) {
-		if !isPipeline(key.Value) {
-			return key.errorf("take both from the pipeline's address, buildkite.com/organization/pipeline", "not organization/pipeline, both as slugs")
+	err := v.Entries(func(key, member strict.Value) error {
+		slug, err := key.Text()
+		switch {
+		case err != nil:
+			return err
+		case !isPipeline(slug):
+			return key.Errorf("take both from the pipeline's address, buildkite.com/organization/pipeline", "not organization/pipeline, both as slugs")
 		}
-		pipelines[key.Value], err = readRepository(member)
+		pipelines[slug], err = readRepository(member)
 		return err
 	})
 	return pipelines, err
@@ -163,16 +167,16 @@ func isPipeline(s string) bool {
 	return ok && slug(organization) && slug(pipeline)
 }
 
-func readTriggers(v value) ([]trust.Trigger, error) {
+func readTriggers(v strict.Value) ([]trust.Trigger, error) {
 	var triggers []trust.Trigger
-	err := v.items(func(v value) error {
+	err := v.Items(func(v strict.Value) error {
 		var t trust.Trigger
-		err := v.fields(
-			field{"from", func(v value) (err error) { t.From, err = readRepository(v); return err }},
-			field{"to", func(v value) (err error) { t.To, err = readRepository(v); return err }},
+		err := v.Fields(
+			strict.Key("from", strict.Into(&t.From, readRepository)),
+			strict.Key("to", strict.Into(&t.To, readRepository)),
 		)
 		if err == nil && (t.From.IsZero() || t.To.IsZero()) {
-			err = v.errorf("write from: the repository whose builds trigger, to: the triggered one", "from or to is missing")
+			err = v.Errorf("write from: the repository whose builds trigger, to: the triggered one", "from or to is missing")
 		}
 		triggers = append(triggers, t)
 		return err
@@ -180,20 +184,20 @@ func readTriggers(v value) ([]trust.Trigger, error) {
 	return triggers, err
 }
 
-func readSources(v value) ([]string, error) {
+func readSources(v strict.Value) ([]string, error) {
 	var sources []string
-	err := v.items(func(v value) error {
-		source, err := v.choice("not a source of builds", "webhook", "ui", "api", "schedule", "trigger_job")
+	err := v.Items(func(v strict.Value) error {
+		source, err := v.Choice("not a source of builds", "webhook", "ui", "api", "schedule", "trigger_job")
 		sources = append(sources, source)
 		return err
 	})
 	return sources, err
 }
 
-func readPatterns(v value) ([]trust.Pattern, error) {
+func readPatterns(v strict.Value) ([]trust.Pattern, error) {
 	var patterns []trust.Pattern
-	err := v.items(func(v value) error {
-		text, err := v.text()
+	err := v.Items(func(v strict.Value) error {
+		text, err := v.Text()
 		if err != nil {
 			return err
 		}
@@ -209,7 +213,7 @@ func readPatterns(v value) ([]trust.Pattern, error) {
 			} else if name != "" {
 				hint = "write " + name
 			}
-			return v.errorf(hint, "neither a repository in its one spelling nor all of an owner")
+			return v.Errorf(hint, "neither a repository in its one spelling nor all of an owner")
 		}
 		patterns = append(patterns, p)
 		return nil
@@ -218,8 +222,8 @@ func readPatterns(v value) ([]trust.Pattern, error) {
 }
 
 // readRepository reads a name in its one spelling.
-func readRepository(v value) (repo.Name, error) {
-	text, err := v.text()
+func readRepository(v strict.Value) (repo.Name, error) {
+	text, err := v.Text()
 	if err != nil {
 		return repo.Name{}, err
 	}
@@ -229,7 +233,7 @@ func readRepository(v value) (repo.Name, error) {
 		if name := spelling(text); name != "" {
 			hint = "write " + name
 		}
-		return repo.Name{}, v.errorf(hint, "not a repository in its one spelling")
+		return repo.Name{}, v.Errorf(hint, "not a repository in its one spelling")
 	}
 	return name, nil
 }

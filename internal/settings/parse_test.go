@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 )
 
@@ -100,7 +101,7 @@ func TestParseErrors(t *testing.T) {
 		{"only a comment", "# nothing\n", "empty", "write mode: direct, and what else the README asks for"},
 		{"only a mark", "---\n", "2:1: nothing, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"a list", "- mode: direct\n", "1:1: a list, where a mapping (key: value) belongs", "write a mapping (key: value)"},
-		{"too large", strings.Repeat("#", MaxFile+1), "larger than 64 KiB", ""},
+		{"too large", strings.Repeat("#", strict.MaxFile+1), "larger than 64 KiB", ""},
 		{"not UTF-8", "+# caf\xe9", "5:6: not text in UTF-8", "save the file as UTF-8, without control characters"},
 		{"UTF-16", "\xff\xfem\x00o\x00", "1:1: not text in UTF-8", "save the file as UTF-8, without control characters"},
 		{"a NUL", "+# \x00", "5:3: not text in UTF-8", "save the file as UTF-8, without control characters"},
@@ -235,7 +236,7 @@ func TestParseErrors(t *testing.T) {
 			}
 			s, err := Parse([]byte(text))
 			require.Empty(t, s)
-			var e *Error
+			var e *strict.Error
 			require.ErrorAs(t, err, &e)
 			assert.EqualError(t, err, tt.want)
 			assert.Equal(t, tt.hint, e.Hint())
@@ -258,7 +259,7 @@ func TestSixteenIdentities(t *testing.T) {
 	require.Len(t, s.Identities, MaxIdentities)
 }
 
-// FuzzParse: whatever the text, Parse returns an *Error or settings that hold
+// FuzzParse: whatever the text, Parse returns a *strict.Error or settings that hold
 // what the rest of the program relies on.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{full, smallest, "mode: direct", "{", "&a [*a]", "? {? a}", "- - - -", "<<: *a", "%TAG ! !x", "a: !<x> b", "\ufeff---\n...\n---"} {
@@ -267,7 +268,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := Parse(text)
 		if err != nil {
-			var e *Error
+			var e *strict.Error
 			require.ErrorAs(t, err, &e)
 			require.NotEmpty(t, e.Cause)
 			require.Equal(t, Settings{}, s)

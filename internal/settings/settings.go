@@ -15,11 +15,9 @@ import (
 	"runtime"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 )
-
-// MaxFile is the largest file, in bytes.
-const MaxFile = 64 << 10
 
 // MaxIdentities is the largest number of identity files.
 const MaxIdentities = 16
@@ -105,7 +103,7 @@ func find(executable, system string) (string, error) {
 }
 
 // Load reads and parses the file, which root or uid owns, and which nobody else
-// could have changed. The error is an *Error, or wraps rootfile.ErrUntrusted or
+// could have changed. The error is a *strict.Error, or wraps rootfile.ErrUntrusted or
 // fs.ErrNotExist.
 func Load(path string, uid int) (Settings, error) {
 	f, owner, err := rootfile.Open(path, rootfile.Rule{User: uid})
@@ -113,7 +111,7 @@ func Load(path string, uid int) (Settings, error) {
 		return Settings{}, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	text, err := io.ReadAll(io.LimitReader(f, strict.MaxFile+1))
 	if err != nil {
 		return Settings{}, err
 	}
@@ -122,7 +120,7 @@ func Load(path string, uid int) (Settings, error) {
 		err = s.check(runtime.GOOS)
 	}
 	if err != nil {
-		var e *Error
+		var e *strict.Error
 		if errors.As(err, &e) {
 			e.Path = path
 		}
@@ -135,8 +133,8 @@ func Load(path string, uid int) (Settings, error) {
 // check compares the file with the system it is on.
 func (s Settings) check(goos string) error {
 	if goos != "linux" && s.Isolation.Expect == Container {
-		return &Error{Key: "isolation", Cause: "a container's walls can't be checked on " + goos,
-			hint: "write isolation: {expect: host, reason: …} if nobody else's jobs run on this machine"}
+		return &strict.Error{Key: "isolation", Cause: "a container's walls can't be checked on " + goos,
+			Remedy: "write isolation: {expect: host, reason: …} if nobody else's jobs run on this machine"}
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
@@ -67,10 +68,10 @@ func TestLoadErrors(t *testing.T) {
 	_, err := Load(path, os.Getuid())
 	require.EqualError(t, err, path+":1:7: mode: neither direct nor split")
 
-	write(t, dir, smallest+strings.Repeat("#", MaxFile-len(smallest)))
+	write(t, dir, smallest+strings.Repeat("#", strict.MaxFile-len(smallest)))
 	_, err = Load(path, os.Getuid())
 	require.NoError(t, err)
-	write(t, dir, smallest+strings.Repeat("#", MaxFile-len(smallest)+1))
+	write(t, dir, smallest+strings.Repeat("#", strict.MaxFile-len(smallest)+1))
 	_, err = Load(path, os.Getuid())
 	require.EqualError(t, err, path+": larger than 64 KiB")
 
@@ -150,7 +151,7 @@ func TestErrorHoldsNoValue(t *testing.T) {
 			for _, pasted := range []string{secret, "@" + secret, "*" + secret, "&" + secret + " x", "!" + secret, "{" + secret, "[" + secret + "]", `"` + secret, "\t" + secret, "%" + secret, "|" + secret} {
 				text := strings.Join(lines[:i], "\n") + "\n" + before + cut + pasted + "\n" + strings.Join(lines[i+1:], "\n")
 				_, err := Parse([]byte(text))
-				if e, ok := err.(*Error); ok {
+				if e, ok := err.(*strict.Error); ok {
 					assert.NotContains(t, strings.ToLower(err.Error()+e.Hint()), "hunter2", "line %d: %s", i+1, pasted)
 				} else if err != nil {
 					t.Errorf("%T", err)
