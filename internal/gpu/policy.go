@@ -6,6 +6,8 @@ import "time"
 // of GPUs, and what else is right there. It is never read from a job.
 type Policy struct {
 	Path string // the file it is from
+	// Changeable: the user that jobs run as could change that file.
+	Changeable bool
 	// Off, where it is not empty, is the reason why GPUs are not checked; nothing
 	// else is set then.
 	Off string
@@ -15,7 +17,8 @@ type Policy struct {
 	// Min is the least number of Devices that must be there, Max the largest
 	// number of GPUs that may be allowed.
 	Min, Max int
-	// Families and Numbers may be reached besides.
+	// Families and Numbers may be reached besides. No number is of the majors 195
+	// and 226, but one may be nvidia-caps': it excuses no GPU and no slice.
 	Families []string // of the names in Families
 	Numbers  []Pattern
 
@@ -46,14 +49,16 @@ const (
 )
 
 // A Device is one GPU or slice of the policy. What is not stated is empty, and -1
-// for the numbers.
+// for the numbers. A slice has GI and CI, and where UUID and PCI are stated they
+// are its GPU's; any other NVIDIA device has one of these two, AMD's and Intel's
+// have PCI.
 type Device struct {
 	UUID     string // GPU-…
 	PCI      string // lower case, 0000:81:00.0
 	MIG      string // MIG-…: a slice
 	GI, CI   int    // of the slice, as the resolver found them
 	UniqueID uint64 // AMD; 0: not stated
-	Render   int    // minor of the render node, for GPUs with several
+	Render   int    // minor of the render node, 128 or more, for GPUs with several; -1: not stated
 	GPUID    uint32 // AMD's gpu_id; 0: not stated
 }
 
@@ -92,5 +97,5 @@ type Waiver struct {
 	ID     string
 	Match  string // exact evidence, such as SYS_PTRACE; empty: all of the ID
 	Reason string
-	Until  time.Time // zero: no end; not waived from the day after on
+	Until  time.Time // midnight UTC at the day's beginning; zero: no end; not waived from the day after on
 }
