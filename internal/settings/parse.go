@@ -5,13 +5,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 )
 
-// Parse reads the text of the operator's file. The error is a *strict.Error. Path and
-// Changeable stay empty.
+// Parse reads the text of the operator's file. The error is a *strict.Error. Path
+// and Changeable stay empty.
 func Parse(text []byte) (Settings, error) {
 	root, err := strict.Parse(text, "write mode: direct, and what else the README asks for")
 	if err != nil {
@@ -34,7 +35,9 @@ func Parse(text []byte) (Settings, error) {
 		strict.Key("triggers", strict.Into(&s.Rules.Triggers, readTriggers)),
 		strict.Key("sources", strict.Into(&s.Rules.Sources, readSources)),
 		strict.Key("repositories", strict.Into(&s.Rules.Repositories, readPatterns)),
-		strict.Later("attest"), strict.Later("users"), strict.Later("gpu"), strict.Later("waivers"),
+		strict.Key("gpu", s.GPU.read),
+		strict.Key("waivers", strict.Into(&s.Waivers, gpu.ReadWaivers)),
+		strict.Later("attest"), strict.Later("users"),
 	)
 	if err != nil {
 		return Settings{}, err
@@ -92,14 +95,10 @@ func (s *Settings) readIdentities(v strict.Value) error {
 		var file IdentityFile
 		err := v.Fields(
 			strict.Key("file", func(v strict.Value) (err error) {
-				if file.Path, err = v.Text(); err != nil {
+				if file.Path, err = readPath(v); err != nil {
 					return err
 				}
-				same := func(f IdentityFile) bool { return f.Path == file.Path }
-				switch {
-				case !filepath.IsAbs(file.Path) || filepath.Clean(file.Path) != file.Path:
-					return v.Errorf("write it from / on, without . or .. or a slash too many", "not an absolute, clean path")
-				case slices.ContainsFunc(s.Identities, same):
+				if slices.ContainsFunc(s.Identities, func(f IdentityFile) bool { return f.Path == file.Path }) {
 					return v.Errorf("keep one", "listed twice")
 				}
 				return nil
@@ -117,6 +116,25 @@ func (s *Settings) readIdentities(v strict.Value) error {
 		s.Identities = append(s.Identities, file)
 		return nil
 	})
+}
+
+// read takes a policy, or the file that holds it.
+func (g *GPU) read(v strict.Value) (err error) {
+	if file, ok := v.Only("file"); ok {
+		g.File, err = readPath(file)
+		return err
+	}
+	policy, err := gpu.ReadPolicy(v)
+	g.Policy = &policy
+	return err
+}
+
+func readPath(v strict.Value) (string, error) {
+	path, err := v.Text()
+	if err == nil && (!filepath.IsAbs(path) || filepath.Clean(path) != path) {
+		err = v.Errorf("write it from / on, without . or .. or a slash too many", "not an absolute, clean path")
+	}
+	return path, err
 }
 
 // readAliases reads a mapping from older names to today's. Today's are no

@@ -5,11 +5,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
@@ -39,6 +41,12 @@ sources: [webhook, schedule, trigger_job]
 repositories:
   - github.com/juliagpu/*
   - github.com/julialang/julia
+gpu:
+  file: /run/juliagpu-secrets/gpu/gpuci.3.yml
+waivers:
+  - id: ns.net
+    reason: the tests measure the host's network
+    until: 2027-03-31
 `
 
 func name(t *testing.T, s string) repo.Name {
@@ -67,6 +75,8 @@ func TestParse(t *testing.T) {
 			Sources:      []string{"webhook", "schedule", "trigger_job"},
 			Repositories: []trust.Pattern{"github.com/juliagpu/*", "github.com/julialang/julia"},
 		},
+		GPU:     GPU{File: "/run/juliagpu-secrets/gpu/gpuci.3.yml"},
+		Waivers: []gpu.Waiver{{ID: "ns.net", Reason: "the tests measure the host's network", Until: time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC)}},
 	}
 	got, err := Parse([]byte(full))
 	require.NoError(t, err)
@@ -92,7 +102,7 @@ func TestParseDefaults(t *testing.T) {
 // A text that begins with + stands below a good file of four lines.
 func TestParseErrors(t *testing.T) {
 	const good = "mode: direct\nreason: for a test\nidentities:\n- file: /i\n"
-	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories"
+	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers"
 	const yaml = "look for a blank too few or too many, a tab, or text that needs quotes"
 	const example = "write it as in github.com/juliagpu/cuda.jl"
 	for _, tt := range []struct{ name, text, want, hint string }{
@@ -139,8 +149,18 @@ func TestParseErrors(t *testing.T) {
 		{"a key that could hide", "+\"a\\u202eb\": x", `5:1: "a\u202eb": unknown key`, anyKey},
 		{"attest", "+attest: {token: /t}", "5:1: attest: not in this version", "leave it out"},
 		{"users", "+users: x", "5:1: users: not in this version", "leave it out"},
-		{"gpu", "+gpu: x", "5:1: gpu: not in this version", "leave it out"},
-		{"waivers", "+waivers: x", "5:1: waivers: not in this version", "leave it out"},
+
+		// gpu and waivers; package gpu tests what it reads.
+		{"gpu", "+gpu: x", "5:6: gpu: text, where a mapping (key: value) belongs", "write a mapping (key: value)"},
+		{"a policy", "+gpu: {vendor: nvidia}", "5:6: gpu.devices: missing", "list the GPUs that this agent's jobs have, or write vendor: none"},
+		{"a slip in a policy", "+gpu:\n  vendor: none\n  busi: off", "7:3: gpu.busi: unknown key", "write busy"},
+		{"a policy and a file", "+gpu: {vendor: none, file: /etc/gpu.yml}", "5:27: gpu.file: stands beside other keys, or in a policy file",
+			"leave it out, or write gpu: {file: PATH} in config.yml and nothing else there"},
+		{"a policy's relative file", "+gpu: {file: gpu.yml}", "5:13: gpu.file: not an absolute, clean path", "write it from / on, without . or .. or a slash too many"},
+		{"a policy's file with dots", "+gpu: {file: /etc/../gpu.yml}", "5:13: gpu.file: not an absolute, clean path", "write it from / on, without . or .. or a slash too many"},
+		{"a policy's file as list", "+gpu: {file: [/etc/gpu.yml]}", "5:13: gpu.file: a list, where text belongs", "write text, in quotes if it looks like something else"},
+		{"a waiver alone", "+waivers: x", "5:10: waivers: text, where a list (- item) belongs", "write a list (- item)"},
+		{"a waiver without reason", "+waivers: [{id: ns.pid}]", "5:11: waivers.reason: missing", "say why this is right here: every job prints it"},
 
 		// mode and reason.
 		{"no mode", "reason: x\nidentities: [{file: /i}]", "1:1: mode: missing", "write mode: direct"},
@@ -318,5 +338,11 @@ func FuzzParse(f *testing.F) {
 		require.True(t, s.Rules.Sources == nil || len(s.Rules.Sources) > 0)
 		require.True(t, s.Rules.Repositories == nil || len(s.Rules.Repositories) > 0)
 		require.False(t, s.Rules.Attest)
+		require.True(t, s.GPU.File == "" || s.GPU.Policy == nil && filepath.IsAbs(s.GPU.File) && filepath.Clean(s.GPU.File) == s.GPU.File && line(s.GPU.File))
+		require.True(t, s.GPU.Policy == nil || s.GPU.Policy.Off != "" || s.GPU.Policy.Vendor != "")
+		for _, w := range s.Waivers {
+			_, waivable, _ := gpu.Waivable(w.ID)
+			require.True(t, waivable && line(w.Reason))
+		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
@@ -38,6 +39,15 @@ type Settings struct {
 	Consume    bool           // remove the identity files before a job's code runs
 	ScopeAny   bool           // open what is sealed for any repository, or has no label
 	Rules      trust.Rules
+	GPU        GPU
+	Waivers    []gpu.Waiver // of findings, besides those of the policy
+}
+
+// A GPU is what the operator's file says of the policy for GPUs: one of the two,
+// or nothing. Settings.Policy goes where it leads.
+type GPU struct {
+	Policy *gpu.Policy // written in the file itself
+	File   string      // where it is; absolute and clean
 }
 
 // A Mode says which hook opens secrets.
@@ -103,15 +113,10 @@ func find(executable, system string) (string, error) {
 }
 
 // Load reads and parses the file, which root or uid owns, and which nobody else
-// could have changed. The error is a *strict.Error, or wraps rootfile.ErrUntrusted or
-// fs.ErrNotExist.
+// could have changed. The error is a *strict.Error, or wraps
+// rootfile.ErrUntrusted or fs.ErrNotExist.
 func Load(path string, uid int) (Settings, error) {
-	f, owner, err := rootfile.Open(path, rootfile.Rule{User: uid})
-	if err != nil {
-		return Settings{}, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, strict.MaxFile+1))
+	text, changeable, err := read(path, uid)
 	if err != nil {
 		return Settings{}, err
 	}
@@ -120,14 +125,34 @@ func Load(path string, uid int) (Settings, error) {
 		err = s.check(runtime.GOOS)
 	}
 	if err != nil {
-		var e *strict.Error
-		if errors.As(err, &e) {
-			e.Path = path
-		}
-		return Settings{}, err
+		return Settings{}, in(path, err)
 	}
-	s.Path, s.Changeable = path, owner.Changeable
+	s.Path, s.Changeable = path, changeable
+	if p := s.GPU.Policy; p != nil {
+		p.Path, p.Changeable = path, changeable
+	}
 	return s, nil
+}
+
+// read returns the text of a file that root or uid owns, and tells whether uid
+// and not root alone could change it.
+func read(path string, uid int) (text []byte, changeable bool, err error) {
+	f, owner, err := rootfile.Open(path, rootfile.Rule{User: uid})
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	text, err = io.ReadAll(io.LimitReader(f, strict.MaxFile+1))
+	return text, owner.Changeable, err
+}
+
+// in puts the path of the file before the place of an error in it.
+func in(path string, err error) error {
+	var e *strict.Error
+	if errors.As(err, &e) {
+		e.Path = path
+	}
+	return err
 }
 
 // check compares the file with the system it is on.
