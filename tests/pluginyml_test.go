@@ -4,9 +4,13 @@ package tests
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,6 +37,8 @@ func TestPluginYML(t *testing.T) {
 			Properties map[string]struct {
 				Description, Type string
 				Items             struct{ Type string }
+				Enum              []string
+				Minimum, Maximum  int
 			}
 			AdditionalProperties *bool `yaml:"additionalProperties"`
 		}
@@ -47,15 +53,33 @@ func TestPluginYML(t *testing.T) {
 	require.NotNil(t, plugin.Configuration.AdditionalProperties)
 	require.False(t, *plugin.Configuration.AdditionalProperties)
 
-	// Each property is one that the hook takes, and it takes no other.
-	require.Len(t, plugin.Configuration.Properties, 2)
-	for name, property := range plugin.Configuration.Properties {
-		require.Equal(t, "array", property.Type)
-		require.Equal(t, "string", property.Items.Type)
+	// Each property is one that the hook takes, with the same limits, and it takes
+	// no other.
+	names := slices.Sorted(maps.Keys(plugin.Configuration.Properties))
+	require.Equal(t, []string{"busy", "gpu", "min_vram_mib", "optional", "required"}, names)
+	takes := func(name, value string) bool {
+		got, err := wish.Parse(`{"` + name + `":` + value + `}`)
+		return err == nil && !reflect.DeepEqual(got, wish.Wishes{})
+	}
+	for _, name := range names {
+		property := plugin.Configuration.Properties[name]
 		require.NotEmpty(t, property.Description)
-		got, err := wish.Parse(`{"` + name + `":["A"]}`)
-		require.NoError(t, err)
-		require.True(t, got.Lists("A"))
+		switch property.Type {
+		case "array":
+			require.Equal(t, "string", property.Items.Type)
+			require.True(t, takes(name, `["A"]`))
+		case "string":
+			require.Len(t, property.Enum, 1)
+			require.True(t, takes(name, `"`+property.Enum[0]+`"`))
+			require.False(t, takes(name, `"other"`))
+		case "integer":
+			require.True(t, takes(name, strconv.Itoa(property.Minimum)))
+			require.True(t, takes(name, strconv.Itoa(property.Maximum)))
+			require.False(t, takes(name, strconv.Itoa(property.Minimum-1)))
+			require.False(t, takes(name, strconv.Itoa(property.Maximum+1)))
+		default:
+			require.Fail(t, "a type that the hook does not take", name)
+		}
 	}
 
 	examples := 0

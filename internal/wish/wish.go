@@ -1,6 +1,6 @@
 // Package wish reads what a step wishes of the plugin. Wishes can only tighten
-// what the operator set: they say which secrets a step can't do without, and
-// which a step that uploads a pipeline may have.
+// what the operator set: they say which secrets a step can't do without, which a
+// step that uploads a pipeline may have, and what GPU a step needs.
 package wish
 
 import (
@@ -19,10 +19,18 @@ import (
 // ErrConfiguration says that a step configures the plugin wrongly.
 var ErrConfiguration = errors.New("the plugin's configuration in this step is not valid")
 
+// MaxVRAMMiB is the most memory that a step may ask for, 16 TiB: more is a slip of
+// the finger.
+const MaxVRAMMiB = 16 << 20
+
 // Wishes are the plugin's configuration in one step; plugin.yml is its schema.
 type Wishes struct {
-	Required []string `json:"required"` // names that must be granted, or the job fails
-	Optional []string `json:"optional"` // names that the step can do without
+	Required []string // names that must be granted, or the job fails
+	Optional []string // names that the step can do without
+
+	GPU        bool // gpu: required; the agent's policy must name one, and it must be there
+	MinVRAMMiB int  // min_vram_mib, which the GPU must have; 0: any
+	BusyDeny   bool // busy: deny; the GPU must be idle before the job
 }
 
 // Lists tells whether a step names the variable at all.
@@ -49,14 +57,36 @@ func Parse(configuration string) (Wishes, error) {
 	if strings.TrimSpace(configuration) == "" {
 		return w, nil // a plugin without configuration
 	}
+	var stated struct {
+		Required   []string        `json:"required"`
+		Optional   []string        `json:"optional"`
+		GPU        json.RawMessage `json:"gpu"`
+		MinVRAMMiB json.RawMessage `json:"min_vram_mib"`
+		Busy       json.RawMessage `json:"busy"`
+	}
 	decoder := json.NewDecoder(strings.NewReader(configuration))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&w); err != nil {
-		return Wishes{}, fmt.Errorf("%w: it takes required and optional, both lists of names", ErrConfiguration)
+	if err := decoder.Decode(&stated); err != nil {
+		return Wishes{}, fmt.Errorf("%w: it takes required and optional, both lists of names, gpu, min_vram_mib and busy", ErrConfiguration)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
 		return Wishes{}, fmt.Errorf("%w: it goes on after its end", ErrConfiguration)
 	}
+	// Nothing but the one word: gpu: optional, or busy: warn, would loosen nothing,
+	// and look as if it did.
+	if stated.GPU != nil && string(stated.GPU) != `"required"` {
+		return Wishes{}, fmt.Errorf("%w: gpu takes the word required, and no other", ErrConfiguration)
+	}
+	if stated.Busy != nil && string(stated.Busy) != `"deny"` {
+		return Wishes{}, fmt.Errorf("%w: busy takes the word deny, and no other", ErrConfiguration)
+	}
+	if stated.MinVRAMMiB != nil {
+		err := json.Unmarshal(stated.MinVRAMMiB, &w.MinVRAMMiB)
+		if err != nil || w.MinVRAMMiB < 1 || w.MinVRAMMiB > MaxVRAMMiB {
+			return Wishes{}, fmt.Errorf("%w: min_vram_mib takes a whole number from 1 to %d", ErrConfiguration, MaxVRAMMiB)
+		}
+	}
+	w.Required, w.Optional, w.GPU, w.BusyDeny = stated.Required, stated.Optional, stated.GPU != nil, stated.Busy != nil
 	for _, name := range slices.Concat(w.Required, w.Optional) {
 		if err := envelope.CheckName(name); err != nil {
 			return Wishes{}, fmt.Errorf("%w: %s is %w", ErrConfiguration, escape.Text(name), err)
@@ -89,6 +119,9 @@ func Find(plugins string) Wishes {
 			if w, err := Parse(string(configuration)); err == nil {
 				found.Required = append(found.Required, w.Required...)
 				found.Optional = append(found.Optional, w.Optional...)
+				found.GPU = found.GPU || w.GPU
+				found.MinVRAMMiB = max(found.MinVRAMMiB, w.MinVRAMMiB)
+				found.BusyDeny = found.BusyDeny || w.BusyDeny
 			}
 		}
 	}
