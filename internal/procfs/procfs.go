@@ -3,6 +3,8 @@
 // panic, and what they do not understand is an error, never a default.
 package procfs
 
+import "slices"
+
 // A Status is what /proc/PID/status says (proc_pid_status(5)).
 type Status struct {
 	UID, EUID int
@@ -40,5 +42,22 @@ type IDMap struct{ Inside, Outside, Count uint32 }
 // A Stat is the part of /proc/PID/stat that is of use here.
 type Stat struct {
 	PID, PPID, Session int
+	Name               string // the process's own choice: any bytes
 	Start              uint64 // clock ticks after the machine's boot
 }
+
+// Has tells whether a mount has an option of its own, as nodev.
+func (m Mount) Has(option string) bool { return slices.Contains(m.Options, option) }
+
+// ReadOnly tells whether nothing can be written here: by the mount or by the
+// whole file system.
+func (m Mount) ReadOnly() bool { return m.Has("ro") || slices.Contains(m.Super, "ro") }
+
+// A Capability is a bit of Status's sets (linux/capability.h).
+type Capability uint
+
+// MKNOD is the right to make device nodes.
+const MKNOD Capability = 27
+
+// In tells whether a set has the capability.
+func (c Capability) In(set uint64) bool { return set>>c&1 == 1 }
