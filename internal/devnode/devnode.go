@@ -2,7 +2,10 @@
 // device, without opening it.
 package devnode
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // A Kind is the type of a device.
 type Kind byte
@@ -74,6 +77,21 @@ type Access struct {
 	// Cause says why an answer is Unknown, as in "mknod: operation not permitted".
 	Cause string `json:"cause,omitempty"`
 }
+
+// Parallel is how many questions a Prober can be asked at once; further ones wait.
+const Parallel = 4
+
+// Causes of Number's answers where no node could be made. Each begins with NoNode.
+const (
+	NoNode      = "mknod: "
+	MknodEPERM  = NoNode + "operation not permitted" // no capability, a user namespace, seccomp, or no m in the cgroup's rules
+	MknodEACCES = NoNode + "permission denied"       // a security module
+	NoDirectory = NoNode + "no directory on a tmpfs"
+)
+
+// Made tells whether there was a node to ask about: an answer that is Unknown
+// then is so for another reason.
+func (a Access) Made() bool { return !strings.HasPrefix(a.Cause, NoNode) }
 
 // Any tells whether one way is open: somebody else's device is reachable then.
 func (a Access) Any() bool { return a.Read == Allowed || a.Write == Allowed }

@@ -19,13 +19,13 @@ import (
 var places = []string{"/dev/shm", "/run", "/tmp"}
 
 // A Prober asks the kernel about devices. The zero Prober has no directory: it
-// asks about nodes that exist, and answers Unknown for numbers. It is for one
-// goroutine at a time, and while Number makes its node the umask of the whole
-// process is 0.
+// asks about nodes that exist, and answers Unknown for numbers.
 type Prober struct {
 	dir string // empty: there is none
-	fd  int    // dir itself, so that nobody can put another in its place
-	ask asker  // access where it is nil, and outside this package's tests
+	// free are directories in dir that nobody uses, by descriptor: the kernel lets
+	// one at a time change a directory, and making a node is what takes long.
+	free chan int
+	ask  asker // access where it is nil, and outside this package's tests
 }
 
 // An asker asks for one way (unix.R_OK or unix.W_OK) into a file, by name in a directory.
@@ -67,55 +67,68 @@ func openIn(place string) (*Prober, error) {
 	if st.Type != unix.TMPFS_MAGIC {
 		return nil, errNoTmpfs
 	}
-	path := filepath.Join(place, ours()+strconv.Itoa(os.Getpid())+"-"+rand.Text())
+	p := Prober{dir: filepath.Join(place, ours()+strconv.Itoa(os.Getpid())+"-"+rand.Text()), free: make(chan int, Parallel)}
+	if err := unix.Mkdir(p.dir, 0o700); err != nil {
+		return nil, err
+	}
+	for i := range Parallel {
+		fd, err := mkdir(filepath.Join(p.dir, strconv.Itoa(i)))
+		if err != nil {
+			p.Close()
+			return nil, err
+		}
+		p.free <- fd
+	}
+	return &p, nil
+}
+
+func mkdir(path string) (fd int, err error) {
 	if err := unix.Mkdir(path, 0o700); err != nil {
-		return nil, err
+		return -1, err
 	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		unix.Rmdir(path)
-		return nil, err
-	}
-	return &Prober{dir: path, fd: fd}, nil
+	return openat(unix.AT_FDCWD, path)
 }
 
 // Dir is where nodes are made for a moment; empty for the zero Prober.
 func (p *Prober) Dir() string { return p.dir }
 
-// Close removes the directory.
+// Close removes the directory. Nobody may be asking, then or later.
 func (p *Prober) Close() error {
 	if p.dir == "" {
 		return nil
 	}
-	return errors.Join(unix.Close(p.fd), unix.Rmdir(p.dir))
+	for range len(p.free) {
+		unix.Close(<-p.free)
+	}
+	return remove(p.dir)
 }
 
-// node is the one name in the directory.
+// node is the one name in each directory.
 const node = "node"
 
 // Number makes a node of that number, asks about it, and removes it. Where no
-// node can be made both answers are Unknown, and Cause begins with "mknod: ".
+// node can be made both answers are Unknown, and Cause begins with NoNode.
 func (p *Prober) Number(n Number) Access {
 	if p.dir == "" {
-		return Access{Cause: "no directory for device nodes"}
+		return Access{Cause: NoDirectory}
 	}
 	// What mknod(2) can take: it would cut the rest off, and make another device's node.
 	if n.Major >= 1<<12 || n.Minor >= 1<<20 {
-		return Access{Cause: "mknod: no such device number"}
+		return Access{Cause: NoNode + "no such device number"}
 	}
 	mode := uint32(unix.S_IFCHR)
 	if n.Kind == Block {
 		mode = unix.S_IFBLK
 	}
-	// All may read and write it, so that the mode can't be why somebody may not.
-	umask := unix.Umask(0)
-	err := unix.Mknodat(p.fd, node, mode|0o666, int(unix.Mkdev(n.Major, n.Minor)))
-	unix.Umask(umask)
-	if err != nil {
-		return Access{Cause: "mknod: " + err.Error()}
+	dir := <-p.free
+	defer func() { p.free <- dir }()
+	// The umask may take away what it likes: the node is ours. Were it to take even
+	// that, the answer would be EACCES, and so Unknown.
+	if err := unix.Mknodat(dir, node, mode|0o666, int(unix.Mkdev(n.Major, n.Minor))); err != nil {
+		return Access{Cause: NoNode + err.Error()}
 	}
-	a := p.both(p.fd, node)
-	if err := unix.Unlinkat(p.fd, node, 0); err != nil {
+	a := p.both(dir, node)
+	if err := unix.Unlinkat(dir, node, 0); err != nil {
 		return Access{Cause: "unlink: " + err.Error()}
 	}
 	return a
@@ -183,19 +196,31 @@ func sweep(place string) {
 	}
 }
 
-// remove removes a directory of ours and the node in it, and follows no link.
-func remove(path string) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// remove removes a directory of ours and what is in it. It follows no link.
+func remove(path string) error {
+	dir, err := openat(unix.AT_FDCWD, path)
 	if err != nil {
-		return
+		return err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(dir)
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || int(st.Uid) != os.Geteuid() {
-		return
+	if err := unix.Fstat(dir, &st); err != nil || int(st.Uid) != os.Geteuid() {
+		return errors.Join(err, fs.ErrPermission)
 	}
-	unix.Unlinkat(fd, node, 0)
-	unix.Rmdir(path)
+	for i := range Parallel {
+		name := strconv.Itoa(i)
+		if inner, err := openat(dir, name); err == nil {
+			unix.Unlinkat(inner, node, 0)
+			unix.Close(inner)
+		}
+		unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	}
+	return unix.Rmdir(path)
+}
+
+// openat holds a directory that is no link.
+func openat(dir int, name string) (int, error) {
+	return unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 // Of is the number of a device node that was found, and false for other files.

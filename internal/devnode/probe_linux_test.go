@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -229,15 +231,17 @@ func opens(t *testing.T, place string) *Prober {
 
 func TestNumber(t *testing.T) {
 	p := opens(t, tmpfs(t, ""))
-	umask := unix.Umask(0o77)
-	defer unix.Umask(umask)
-	require.Equal(t, allowed, p.Number(null))
-	require.Equal(t, 0o77, unix.Umask(0o77), "the umask is as before")
-	left, err := os.ReadDir(p.Dir())
-	require.NoError(t, err)
-	require.Empty(t, left, "no node stays")
+	for _, umask := range []int{0, 0o77, 0o777} {
+		before := unix.Umask(umask)
+		require.Equal(t, allowed, p.Number(null), "umask %o", umask)
+		unix.Umask(before)
+	}
+	for i := range Parallel {
+		left, err := os.ReadDir(filepath.Join(p.Dir(), itoa(i)))
+		require.NoError(t, err)
+		require.Empty(t, left, "no node stays")
+	}
 
-	// The node's own mode never decides, whoever asks.
 	var mode uint32
 	p.ask = func(dir int, name string, _ uint32) error {
 		var st unix.Stat_t
@@ -246,9 +250,10 @@ func TestNumber(t *testing.T) {
 		return nil
 	}
 	p.Number(null)
-	require.Equal(t, uint32(unix.S_IFCHR|0o666), mode)
+	require.EqualValues(t, unix.S_IFCHR, mode&unix.S_IFMT)
 	p.Number(disk)
-	require.Equal(t, uint32(unix.S_IFBLK|0o666), mode)
+	require.EqualValues(t, unix.S_IFBLK, mode&unix.S_IFMT)
+	require.EqualValues(t, 0o600, mode&0o600)
 
 	for _, n := range []Number{C(1<<12, 3), C(1, 1<<20|3), B(1<<31, 0)} {
 		require.Equal(t, Access{Cause: "mknod: no such device number"}, p.Number(n), "%s", n)
@@ -279,7 +284,7 @@ func TestPath(t *testing.T) {
 	dir := t.TempDir()
 	require.Equal(t, Access{Read: Absent, Write: Absent}, p.Path(filepath.Join(dir, "none")))
 	require.Equal(t, allowed, p.Path("/dev/null"))
-	require.Equal(t, Access{Cause: "no directory for device nodes"}, p.Number(null))
+	require.Equal(t, Access{Cause: NoDirectory}, p.Number(null))
 	require.NoError(t, p.Close())
 
 	if os.Getuid() != 0 {
@@ -298,7 +303,15 @@ func TestNumberWithoutCapability(t *testing.T) {
 		need.Skip(t, "needs a tmpfs to write to: "+err.Error())
 	}
 	defer p.Close()
-	require.Equal(t, Access{Cause: "mknod: operation not permitted"}, p.Number(null))
+	require.Equal(t, Access{Cause: MknodEPERM}, p.Number(null))
+}
+
+func TestCauses(t *testing.T) {
+	require.Equal(t, MknodEPERM, NoNode+unix.EPERM.Error())
+	require.Equal(t, MknodEACCES, NoNode+unix.EACCES.Error())
+	require.False(t, Access{Cause: NoDirectory}.Made())
+	require.True(t, allowed.Made())
+	require.True(t, Access{Cause: "access: permission denied"}.Made())
 }
 
 func TestOpen(t *testing.T) {
@@ -321,26 +334,44 @@ func TestOpen(t *testing.T) {
 	require.EqualError(t, err, "/nonexistent: no such file or directory\n/proc: no tmpfs\n"+readOnly+": read-only file system")
 }
 
+func TestNumberFromManyAtOnce(t *testing.T) {
+	p := opens(t, tmpfs(t, ""))
+	var wait sync.WaitGroup
+	for range 4 * Parallel {
+		wait.Go(func() {
+			for range 50 {
+				assert.Equal(t, allowed, p.Number(null))
+			}
+		})
+	}
+	wait.Wait()
+}
+
 func TestOpenRemovesWhatIsStale(t *testing.T) {
 	shm := tmpfs(t, "")
 	dead := exec.Command("/bin/true")
 	require.NoError(t, dead.Run())
 	pid := func(n string) string { return filepath.Join(shm, ours()+n+"-ABC") }
 	stale := pid(itoa(dead.Process.Pid))
-	require.NoError(t, os.Mkdir(stale, 0o700))
-	require.NoError(t, unix.Mknod(filepath.Join(stale, node), unix.S_IFCHR, int(unix.Mkdev(1, 3))))
+	require.NoError(t, os.MkdirAll(filepath.Join(stale, "2"), 0o700))
+	require.NoError(t, os.Mkdir(filepath.Join(stale, "3"), 0o700))
+	require.NoError(t, unix.Mknod(filepath.Join(stale, "2", node), unix.S_IFCHR, int(unix.Mkdev(1, 3))))
 
 	victim := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(victim, node), nil, 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(victim, "0"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(victim, "0", node), nil, 0o600))
 	link := pid(itoa(dead.Process.Pid)) + "-link"
 	require.NoError(t, os.Symlink(victim, link))
 	foreign := pid(itoa(dead.Process.Pid)) + "-foreign"
 	require.NoError(t, os.Mkdir(foreign, 0o700))
 	require.NoError(t, os.Chown(foreign, 4711, 0))
+	inside := pid(itoa(dead.Process.Pid)) + "-inside"
+	require.NoError(t, os.Mkdir(inside, 0o700))
+	require.NoError(t, os.Symlink(filepath.Join(victim, "0"), filepath.Join(inside, "0")))
 	full := pid(itoa(dead.Process.Pid)) + "-full"
 	require.NoError(t, os.MkdirAll(filepath.Join(full, "more"), 0o700))
 	others := filepath.Join(shm, prefix+"1-"+itoa(dead.Process.Pid)+"-ABC") // of another PID namespace
-	kept := []string{pid("1"), pid(itoa(os.Getpid())), pid("0"), pid("-1"), pid("x"), others, full, foreign, link}
+	kept := []string{pid("1"), pid(itoa(os.Getpid())), pid("0"), pid("-1"), pid("x"), others, full, foreign, link, inside}
 	for _, path := range kept {
 		if _, err := os.Lstat(path); err != nil {
 			require.NoError(t, os.Mkdir(path, 0o700))
@@ -349,7 +380,7 @@ func TestOpenRemovesWhatIsStale(t *testing.T) {
 
 	opens(t, shm)
 	require.NoDirExists(t, stale)
-	require.FileExists(t, filepath.Join(victim, node), "no link is followed")
+	require.FileExists(t, filepath.Join(victim, "0", node), "no link is followed")
 	for _, path := range kept {
 		_, err := os.Lstat(path)
 		require.NoError(t, err)
@@ -375,7 +406,16 @@ func BenchmarkNumber(b *testing.B) {
 	p, err := Open()
 	require.NoError(b, err)
 	defer p.Close()
-	for b.Loop() {
-		p.Number(other)
-	}
+	b.Run("one at a time", func(b *testing.B) {
+		for b.Loop() {
+			p.Number(other)
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				p.Number(other)
+			}
+		})
+	})
 }

@@ -7,7 +7,9 @@
 package gpu
 
 import (
+	"encoding/json"
 	"io/fs"
+	"slices"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/devnode"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
@@ -24,11 +26,16 @@ type Facts struct {
 	Process    Process    `json:"process"`
 	Namespaces Namespaces `json:"namespaces"`
 	Method     Method     `json:"method"`
-	Scratch    string     `json:"scratch,omitempty"` // the directory in which nodes were made
+	// MethodCause says why no node was made, where Method is not Probed.
+	MethodCause string `json:"method_cause,omitempty"`
+	Scratch     string `json:"scratch,omitempty"` // the directory in which nodes were made
 	// Readings are the kernel's answers, each number once, in order of numbers.
 	Readings Readings `json:"readings"`
 
-	Majors   []procfs.Major    `json:"-"` // the host's: /proc/devices is not namespaced
+	Majors []procfs.Major `json:"-"` // the host's: /proc/devices is not namespaced
+	// RDMA is the minor of /dev/infiniband/rdma_cm among the miscellaneous devices
+	// (major 10); -1 where the host has none.
+	RDMA     int               `json:"-"`
 	Mounts   []procfs.Mount    `json:"-"`
 	NVIDIA   NVIDIA            `json:"nvidia"`
 	DRM      []DRM             `json:"drm,omitempty"` // of the host: sysfs is not namespaced
@@ -54,8 +61,9 @@ const (
 	FromLSM        Source = "/proc/self/attr/current"
 	FromMounts     Source = "/proc/self/mountinfo"
 	FromDevices    Source = "/proc/devices"
-	FromProcesses  Source = "/proc" // the list of processes
-	FromNodes      Source = "/dev"  // and volumes where nodes may lie
+	FromProcesses  Source = "/proc"        // the list of processes
+	FromFiles      Source = "/proc/PID/fd" // what they have open
+	FromNodes      Source = "/dev"         // and volumes where nodes may lie
 	FromNVIDIA     Source = "/proc/driver/nvidia"
 	FromCaps       Source = "/proc/driver/nvidia-caps"
 	FromDRM        Source = "/sys/class/drm"
@@ -79,7 +87,13 @@ type Process struct {
 
 // Namespaces are the numbers in /proc/self/ns; 0 where one was not read.
 type Namespaces struct {
-	PID, User, IPC, UTS, Net, Mount, Cgroup uint64
+	PID    uint64 `json:"pid"`
+	User   uint64 `json:"user"`
+	IPC    uint64 `json:"ipc"`
+	UTS    uint64 `json:"uts"`
+	Net    uint64 `json:"net"`
+	Mount  uint64 `json:"mnt"`
+	Cgroup uint64 `json:"cgroup"`
 }
 
 // A Method is how the kernel was asked about devices.
@@ -95,7 +109,8 @@ const (
 	NotAsked Method = "none"
 )
 
-// A Reading is the kernel's answer for one device number.
+// A Reading is the kernel's answer for one device number. As JSON there are only
+// Readings: the number's own text would stand for all of it.
 type Reading struct {
 	devnode.Number `json:"number"`
 	devnode.Access
@@ -106,6 +121,67 @@ type Reading struct {
 
 // Readings are in order of their numbers, each once.
 type Readings []Reading
+
+// Of returns the answer for a number, and false where it was not asked about.
+func (r Readings) Of(n devnode.Number) (Reading, bool) {
+	i, found := slices.BinarySearchFunc(r, n, func(r Reading, n devnode.Number) int { return r.Number.Compare(n) })
+	if !found {
+		return Reading{}, false
+	}
+	return r[i], true
+}
+
+// MarshalJSON leaves out numbers that have no node and are denied, hundreds in
+// any container, but for how many they are; of others it makes one where their
+// minors follow each other and their answers are the same.
+func (r Readings) MarshalJSON() ([]byte, error) {
+	type run struct {
+		Number devnode.Number  `json:"number"`
+		Last   *devnode.Number `json:"last,omitempty"` // of a run
+		devnode.Access
+		Nodes []string `json:"nodes,omitempty"`
+	}
+	var short struct {
+		Denied int   `json:"denied"`
+		Others []run `json:"others"`
+	}
+	for i, one := range r {
+		switch {
+		case one.Nodes == nil && one.Read == devnode.Denied && one.Write == devnode.Denied:
+			short.Denied++
+		case i > 0 && one.follows(r[i-1]):
+			short.Others[len(short.Others)-1].Last = &one.Number
+		default:
+			short.Others = append(short.Others, run{Number: one.Number, Access: one.Access, Nodes: one.Nodes})
+		}
+	}
+	return json.Marshal(short)
+}
+
+func (r Reading) follows(before Reading) bool {
+	before.Minor++
+	return r.Nodes == nil && before.Nodes == nil && r.Number == before.Number && r.Access == before.Access
+}
+
+// Access is the answer for a number, or what follows from there being none:
+// where only nodes that exist could be asked about, and nobody can make one, a
+// number without a node is Absent; else it is Unknown.
+func (f *Facts) Access(n devnode.Number) devnode.Access {
+	if r, ok := f.Readings.Of(n); ok {
+		return r.Access
+	}
+	switch f.Method {
+	case Listed:
+		if _, partly := f.Unread[FromNodes]; partly {
+			return devnode.Access{Cause: "not all nodes were found: " + f.Unread[FromNodes]}
+		}
+		return devnode.Access{Read: devnode.Absent, Write: devnode.Absent}
+	case Probed:
+		return devnode.Access{Cause: "not asked about"}
+	default:
+		return devnode.Access{Cause: f.MethodCause}
+	}
+}
 
 // NVIDIA is what the driver shows of itself. In the runtime's legacy mode only
 // the container's own GPUs are there, in CDI mode all of the host: a list, never
@@ -228,7 +304,9 @@ type Home struct {
 
 // Limits are the container's; an empty text is no limit.
 type Limits struct {
-	Memory, PIDs, CPU string
+	Memory string `json:"memory,omitempty"` // bytes
+	PIDs   string `json:"pids,omitempty"`
+	CPU    string `json:"cpu,omitempty"` // how many at once, as in 2 or 0.5
 }
 
 // SMI is what nvidia-smi says, where it was asked. Its answer is a program's of

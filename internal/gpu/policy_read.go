@@ -119,7 +119,7 @@ func (p *Policy) only(read func(strict.Value) error, vendors ...Vendor) func(str
 // defaults are what p says where it says nothing.
 func (p *Policy) defaults() (count, idle int, busy Busy) {
 	busy, idle = BusyWarn, idleMiB
-	if slices.ContainsFunc(p.Devices, func(d Device) bool { return d.MIG != "" }) {
+	if slices.ContainsFunc(p.Devices, Device.slice) {
 		idle = idleMIGMiB
 	}
 	switch p.Vendor {
@@ -193,7 +193,7 @@ func (p *Policy) readDevice(v strict.Value) (Device, error) {
 		}),
 		strict.Key("pci", strict.Into(&d.PCI, readPCI)),
 		strict.Key("mig", p.only(strict.Into(&d.MIG, readMIG), VendorNVIDIA)),
-		// As many as the driver's table of capabilities has (GPU.md 2.3).
+		// As many as the driver's table of capabilities has.
 		strict.Key("gi", p.only(number(&d.GI, 0, 14), VendorNVIDIA)),
 		strict.Key("ci", p.only(number(&d.CI, 0, 7), VendorNVIDIA)),
 		strict.Key("unique_id", p.only(readID(64, func(id uint64) { d.UniqueID = id }), VendorAMD)),
@@ -204,12 +204,12 @@ func (p *Policy) readDevice(v strict.Value) (Device, error) {
 	switch {
 	case err != nil || p.Vendor == "":
 		return d, err
-	case d.MIG == "" && (d.GI >= 0 || d.CI >= 0):
-		err = v.Below("mig").Errorf("write the slice's UUID, too, or leave gi and ci out", "missing")
+	case d.slice() && d.MIG == "" && d.UUID == "" && d.PCI == "":
+		err = v.Below("pci").Errorf("write the GPU's address or uuid, or the slice's UUID as mig", "missing")
 	// Nothing inside a container leads from a slice's UUID to its numbers.
-	case d.MIG != "" && d.GI < 0:
+	case d.slice() && d.GI < 0:
 		err = v.Below("gi").Errorf("juliagpu gpu resolve writes it; nvidia-smi -q shows it as GPU Instance ID", "missing")
-	case d.MIG != "" && d.CI < 0:
+	case d.slice() && d.CI < 0:
 		err = v.Below("ci").Errorf("juliagpu gpu resolve writes it; nvidia-smi -q shows it as Compute Instance ID", "missing")
 	case d.PCI == "" && p.Vendor != VendorNVIDIA: // an NVIDIA device without one has uuid or mig: it has no other keys
 		err = v.Below("pci").Errorf(pciHint, "missing")
@@ -221,9 +221,9 @@ func (p *Policy) readDevice(v strict.Value) (Device, error) {
 func (d Device) overlaps(e Device) bool {
 	sameGPU := d.UUID != "" && d.UUID == e.UUID || d.PCI != "" && d.PCI == e.PCI || d.UniqueID != 0 && d.UniqueID == e.UniqueID
 	switch {
-	case d.MIG != "" && e.MIG != "":
+	case d.slice() && e.slice():
 		unstated := d.UUID == "" && d.PCI == "" && e.UUID == "" && e.PCI == ""
-		return d.MIG == e.MIG || (sameGPU || unstated) && d.GI == e.GI && d.CI == e.CI
+		return d.MIG != "" && d.MIG == e.MIG || (sameGPU || unstated) && d.GI == e.GI && d.CI == e.CI
 	case d.Render >= 0 && e.Render >= 0: // partitions of one GPU have a node each
 		return d.Render == e.Render || d.GPUID != 0 && d.GPUID == e.GPUID
 	}
@@ -303,7 +303,7 @@ func (p *Policy) readInventory(v strict.Value) error {
 	return v.Items(func(v strict.Value) error {
 		k := Known{Minor: -1}
 		err := v.Fields(
-			strict.Key("minor", number(&k.Minor, 0, 247)), // of /dev/nvidiaN (GPU.md 2.2)
+			strict.Key("minor", number(&k.Minor, 0, 247)), // of /dev/nvidiaN
 			strict.Key("uuid", strict.Into(&k.UUID, func(v strict.Value) (string, error) {
 				if s, _ := v.Text(); strings.HasPrefix(s, "MIG-") {
 					return readMIG(v)

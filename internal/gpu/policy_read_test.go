@@ -227,7 +227,7 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"a GPU as slice", "-nvidia {mig: " + uuid1 + "}", "gpu.devices.mig: a GPU and not a slice", "write it as uuid"},
 		{"a slice of old", "-nvidia {mig: MIG-" + uuid1 + "/9/0}", "gpu.devices.mig: a slice in the spelling of drivers before 470", "write what a driver from 470 on prints, its GPU as uuid, its two numbers as gi and ci"},
 		{"a slice in large letters", "-nvidia {mig: MIG-B62D579F-e90e-5e60-88e2-1b36371298b9}", "gpu.devices.mig: " + notMIG, copyUUID},
-		{"gi of a whole GPU", "-nvidia {uuid: " + uuid1 + ", gi: 1}", "gpu.devices.mig: missing", "write the slice's UUID, too, or leave gi and ci out"},
+		{"gi of a whole GPU", "-nvidia {uuid: " + uuid1 + ", gi: 1}", "gpu.devices.ci: missing", "juliagpu gpu resolve writes it; nvidia-smi -q shows it as Compute Instance ID"},
 		{"a slice without gi", "-nvidia {mig: " + mig1 + ", pci: '0000:81:00.0', ci: 0}", "gpu.devices.gi: missing", "juliagpu gpu resolve writes it; nvidia-smi -q shows it as GPU Instance ID"},
 		{"a slice without ci", "-nvidia {mig: " + mig1 + ", pci: '0000:81:00.0', gi: 0}", "gpu.devices.ci: missing", "juliagpu gpu resolve writes it; nvidia-smi -q shows it as Compute Instance ID"},
 		{"gi 15", "-nvidia {gi: 15}", "gpu.devices.gi: not a whole number from 0 to 14", digits},
@@ -242,7 +242,8 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"unique_id of 65 bits", "-amd {unique_id: 0x1ffffffffffffffff}", "gpu.devices.unique_id: not a number of 64 bits other than 0", asID},
 		{"unique_id, hexadecimal without 0x", "-amd {unique_id: 63d5b7c9}", "gpu.devices.unique_id: not a number of 64 bits other than 0", asID},
 		{"gpu_id of 33 bits", "-amd {gpu_id: 4294967296}", "gpu.devices.gpu_id: not a number of 32 bits other than 0", asID},
-		{"ci of a whole GPU", "-nvidia {pci: '0000:81:00.0', ci: 1}", "gpu.devices.mig: missing", "write the slice's UUID, too, or leave gi and ci out"},
+		{"ci of a whole GPU", "-nvidia {pci: '0000:81:00.0', ci: 1}", "gpu.devices.gi: missing", "juliagpu gpu resolve writes it; nvidia-smi -q shows it as GPU Instance ID"},
+		{"a slice of no GPU", "-nvidia {gi: 9, ci: 0}", "gpu.devices.pci: missing", "write the GPU's address or uuid, or the slice's UUID as mig"},
 		{"Intel without pci", "-intel {render: 128}", "gpu.devices.pci: missing", pciHint},
 
 		// Twice.

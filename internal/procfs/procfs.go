@@ -7,12 +7,17 @@ import "slices"
 
 // A Status is what /proc/PID/status says (proc_pid_status(5)).
 type Status struct {
-	UID, EUID int
-	PPID      int
+	UID  int `json:"uid"`
+	EUID int `json:"euid"`
+	PPID int `json:"ppid"`
 	// Sets of capabilities, one bit each as in linux/capability.h.
-	CapInh, CapPrm, CapEff, CapBnd, CapAmb uint64
-	NoNewPrivs                             bool
-	Seccomp                                int // 0 none, 1 strict, 2 filters
+	CapInh     uint64 `json:"cap_inh"`
+	CapPrm     uint64 `json:"cap_prm"`
+	CapEff     uint64 `json:"cap_eff"`
+	CapBnd     uint64 `json:"cap_bnd"`
+	CapAmb     uint64 `json:"cap_amb"`
+	NoNewPrivs bool   `json:"no_new_privs"`
+	Seccomp    int    `json:"seccomp"` // 0 none, 1 strict, 2 filters
 }
 
 // A Mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)), its octal
@@ -37,7 +42,11 @@ type Major struct {
 
 // An IDMap is one line of /proc/PID/uid_map: Count users from Inside on are
 // those from Outside on in the parent namespace.
-type IDMap struct{ Inside, Outside, Count uint32 }
+type IDMap struct {
+	Inside  uint32 `json:"inside"`
+	Outside uint32 `json:"outside"`
+	Count   uint32 `json:"count"`
+}
 
 // A Stat is the part of /proc/PID/stat that is of use here.
 type Stat struct {

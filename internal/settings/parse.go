@@ -78,6 +78,11 @@ func (i *Isolation) read(v strict.Value) error {
 			return err
 		}),
 		strict.Key("reason", strict.Into(&i.Reason, strict.Value.Text)),
+		strict.Key("report", func(v strict.Value) error {
+			_, err := v.Choice("a report has one place", "artifact")
+			i.Report = true
+			return err
+		}),
 	)
 	switch {
 	case err != nil:

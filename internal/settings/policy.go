@@ -2,6 +2,7 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
@@ -51,6 +52,9 @@ func loadPolicy(path string, uid int) (*gpu.Policy, error) {
 		return nil, &strict.Error{Path: path, Cause: "a symbolic link", Remedy: "name the file itself: gpu: {file: …} in config.yml"}
 	}
 	text, changeable, err := read(path, uid)
+	if errors.Is(err, fs.ErrNotExist) { // of a directory on the way, it may be
+		return nil, fmt.Errorf("the policy for GPUs, %s: %w", path, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func TestPolicy(t *testing.T) {
 		{"turned off, and in the default file", true, func(string) GPU { return GPU{Policy: &gpu.Policy{Off: "a reason"}} }, "", "/c.yml: gpu: a policy, and there is another in SYSTEM"},
 		{"in a named file", false, func(named string) GPU { return GPU{File: named} }, gpu.VendorIntel, ""},
 		{"in a named file, not in the default one", true, func(named string) GPU { return GPU{File: named} }, gpu.VendorIntel, ""},
-		{"in a named file that is not there", true, func(named string) GPU { return GPU{File: named + "2"} }, "", "open NAMED2: no such file or directory"},
+		{"in a named file that is not there", true, func(named string) GPU { return GPU{File: named + "2"} }, "", "the policy for GPUs, NAMED2: open NAMED2: no such file or directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			system, named := policies(t)

@@ -61,6 +61,7 @@ const Direct Mode = "direct"
 type Isolation struct {
 	Expect Boundary
 	Reason string // one printable line, shown in every job; only with Host
+	Report bool   // keep what was measured as an artifact of each build
 }
 
 // A Boundary is what a job can't leave.
@@ -112,6 +113,26 @@ func find(executable, system string) (string, error) {
 	return "", fmt.Errorf("two configurations, %s and %s: remove one", own, system)
 }
 
+// hook is a program that reads the file, where it is installed.
+const hook = "/usr/lib/juliagpu-secrets/pre-command"
+
+// FindInstalled is Find for a program that is not one of the hooks: it returns
+// the path of the file that the hooks of this machine read. Where none are
+// installed, that is the one in /etc/juliagpu-secrets.
+func FindInstalled() (string, error) { return findInstalled(hook, systemFile) }
+
+func findInstalled(hook, system string) (string, error) {
+	path, err := find(hook, system)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return path, err
+	}
+	_, err = os.Lstat(system)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: neither %s nor the hook %s is there", ErrNone, system, hook)
+	}
+	return system, err
+}
+
 // Load reads and parses the file, which root or uid owns, and which nobody else
 // could have changed. The error is a *strict.Error, or wraps
 // rootfile.ErrUntrusted or fs.ErrNotExist.
@@ -153,6 +174,26 @@ func in(path string, err error) error {
 		e.Path = path
 	}
 	return err
+}
+
+// Own finds and loads the operator's file for the running program, which must be
+// as hard to change as the file. Changeable tells of both. The error is as Find's
+// and Load's.
+func Own(executable string, uid int) (Settings, error) {
+	path, err := Find(executable)
+	if err != nil {
+		return Settings{}, err
+	}
+	s, err := Load(path, uid)
+	if err != nil {
+		return Settings{}, err
+	}
+	binary, err := rootfile.Check(executable, rootfile.Rule{User: uid})
+	if err != nil {
+		return Settings{}, err
+	}
+	s.Changeable = s.Changeable || binary.Changeable
+	return s, nil
 }
 
 // check compares the file with the system it is on.

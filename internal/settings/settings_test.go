@@ -93,6 +93,38 @@ func TestCheck(t *testing.T) {
 	require.EqualError(t, container.check("darwin"), "isolation: a container's walls can't be checked on darwin")
 }
 
+// TestFindInstalled: what the hook would find, also where there is no hook.
+func TestFindInstalled(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	lib, etc, elsewhere := filepath.Join(dir, "lib"), filepath.Join(dir, "etc"), filepath.Join(dir, "elsewhere")
+	for _, d := range []string{lib, etc, elsewhere} {
+		require.NoError(t, os.Mkdir(d, 0o755))
+	}
+	hook, system := filepath.Join(lib, "pre-command"), filepath.Join(etc, fileName)
+
+	_, err = findInstalled(hook, system)
+	require.ErrorIs(t, err, ErrNone)
+	require.EqualError(t, err, "no configuration: neither "+system+" nor the hook "+hook+" is there")
+	write(t, etc, "")
+	found, err := findInstalled(hook, system)
+	require.NoError(t, err)
+	require.Equal(t, system, found)
+
+	require.NoError(t, os.WriteFile(filepath.Join(elsewhere, "pre-command"), nil, 0o755))
+	require.NoError(t, os.Symlink(filepath.Join(elsewhere, "pre-command"), hook))
+	found, err = findInstalled(hook, system)
+	require.NoError(t, err)
+	require.Equal(t, system, found)
+	own := write(t, elsewhere, "")
+	_, err = findInstalled(hook, system)
+	require.EqualError(t, err, "two configurations, "+own+" and "+system+": remove one")
+	require.NoError(t, os.Remove(system))
+	found, err = findInstalled(hook, system)
+	require.NoError(t, err)
+	require.Equal(t, own, found, "links of the hook are followed, as the hook does")
+}
+
 // TestFind states which of the two files are there.
 func TestFind(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir()) // macOS: /var is a link
