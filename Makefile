@@ -45,11 +45,11 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-install: build ## the hooks and encrypt on this host, as the README says (needs root)
+install: build ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
 	install -d /usr/lib/juliagpu-secrets/hooks
-	install -m 755 build/bin/environment build/bin/pre-exit /usr/lib/juliagpu-secrets/
-	ln -sfn ../environment ../pre-exit /usr/lib/juliagpu-secrets/hooks/
-	install -m 755 build/bin/encrypt /usr/bin/
+	install -m 755 build/bin/environment build/bin/pre-command build/bin/pre-exit /usr/lib/juliagpu-secrets/
+	ln -sfn ../environment ../pre-command ../pre-exit /usr/lib/juliagpu-secrets/hooks/
+	install -m 755 build/bin/encrypt build/bin/juliagpu /usr/bin/
 
 clean: ## what the targets above left
 	rm -rf build

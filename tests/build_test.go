@@ -90,7 +90,10 @@ func TestImports(t *testing.T) {
 		why    string
 	}{
 		"./cmd/encrypt":       {[]string{module + "internal/identity", module + "internal/jobenv", module + "internal/unseal", "github.com/spf13/cobra"}, "authors hold recipients only; an author's tool needs no identity and no job"},
-		"./cmd/environment":   {[]string{"github.com/spf13/cobra", "golang.org/x/term", "github.com/buildkite/go-buildkite/v3", "testing"}, "a hook starts before every job: flags and REST are for other programs"},
+		"./cmd/pre-command":   {[]string{"filippo.io/age", module + "internal/envelope", module + "internal/identity", module + "internal/jobenv", "github.com/spf13/cobra", "net/http", "testing"}, "it runs after code of the job's choice: it holds no key and opens nothing"},
+		"./internal/gpu":      {[]string{module + "internal/settings", module + "internal/job", "net/http"}, "what a container can reach does not depend on jobs"},
+		"./internal/strict":   {[]string{"net", "os/exec"}, "it reads text"},
+		"./internal/procfs":   {[]string{"net", "os/exec"}, "it reads text"},
 		"./cmd/pre-exit":      {[]string{module + "internal/identity", module + "internal/envelope/openssl", "filippo.io/age/plugin"}, "it removes files and opens nothing"},
 		"./internal/trust":    {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
 		"./internal/repo":     {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
@@ -101,6 +104,15 @@ func TestImports(t *testing.T) {
 	} {
 		for _, dep := range deps(t, pkg) {
 			require.NotContains(t, rules.banned, dep, "%s: %s", pkg, rules.why)
+		}
+	}
+	for _, name := range commands(t) {
+		if name == "encrypt" || name == "juliagpu" {
+			continue // people run these; each other program is a hook
+		}
+		for _, dep := range deps(t, "./cmd/"+name) {
+			require.NotContains(t, []string{"github.com/spf13/cobra", "golang.org/x/term", "github.com/buildkite/go-buildkite/v3", "testing"}, dep,
+				"./cmd/%s: a hook starts before every job: flags, terminals and REST are for other programs", name)
 		}
 	}
 }

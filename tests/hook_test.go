@@ -47,7 +47,7 @@ func programs(t *testing.T) (dir, agent string) {
 		if built.dir, built.err = os.MkdirTemp("", "bk-programs-"); built.err != nil {
 			return
 		}
-		for _, name := range []string{"environment", "pre-exit", "encrypt"} {
+		for _, name := range []string{"environment", "pre-command", "pre-exit", "encrypt"} {
 			if built.err = agenttest.Build(ctx, "./cmd/"+name, filepath.Join(built.dir, name)); built.err != nil {
 				return
 			}
@@ -85,7 +85,7 @@ func newHost(t *testing.T) *host {
 	for _, d := range []string{h.dir, filepath.Join(h.lib, "hooks"), h.identities} {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}
-	for _, name := range []string{"environment", "pre-exit"} {
+	for _, name := range []string{"environment", "pre-command", "pre-exit"} {
 		require.NoError(t, os.Link(filepath.Join(binaries, name), filepath.Join(h.lib, name)))
 		require.NoError(t, os.Symlink("../"+name, filepath.Join(h.lib, "hooks", name)))
 	}
@@ -590,6 +590,8 @@ func mustTo(t *testing.T, h *host) envelope.Recipient {
 func TestNoConfiguration(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
+	// Without a configuration it expects a container, which this machine is or is not.
+	require.NoError(t, os.Remove(filepath.Join(h.lib, "hooks", "pre-command")))
 	to, _ := h.identity("identity", false)
 	value := canary("token")
 	h.run(row{

@@ -84,7 +84,7 @@ func TestPlugin(t *testing.T) {
 				r := h.run(row{
 					env:     use(source, `{"required":["TOKEN"],"optional":["OLD"]}`, `null`),
 					secrets: secrets, values: map[string]string{"TOKEN": value}, absent: []string{"OLD"}, noOpen: []string{expired}, outcome: "granted",
-					log: []string{"SECRET_TOKEN: granted\n", "secrets: GPU isolation is not checked: this agent has no such hook\n"},
+					log: []string{"SECRET_TOKEN: granted\n", "~~~ :lock: GPU isolation: "},
 				})
 				require.Equal(t, 1, strings.Count(r.Text(), "SECRET_TOKEN: granted"), "never twice")
 				require.Empty(t, r.Annotations)

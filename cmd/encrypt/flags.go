@@ -7,7 +7,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 )
 
 // options are the arguments, not yet judged.
@@ -256,17 +256,17 @@ func (o options) sealing(names list) (options, error) {
 // checkName accepts the name of a variable as people type it. A text that is
 // none may be a value, so it is not repeated.
 func checkName(typed string) (string, error) {
-	if err := envelope.CheckName(typed); err != nil {
+	if err := names.Check(typed); err != nil {
 		return "", refuse("name the variable as the job reads it, such as CODECOV_TOKEN", "%s", err)
 	}
-	name, prefixed := strings.CutPrefix(typed, envelope.Prefix)
+	name, prefixed := strings.CutPrefix(typed, names.Prefix)
 	if !prefixed || name == "" {
 		return typed, nil
 	}
-	if strings.HasPrefix(name, envelope.Prefix) { // SECRET_SECRET_KEY sets SECRET_KEY
+	if strings.HasPrefix(name, names.Prefix) { // SECRET_SECRET_KEY sets SECRET_KEY
 		return name, nil
 	}
 	return "", refuse(
-		fmt.Sprintf("type %s; or %s%s, if the job's variable is %s itself", name, envelope.Prefix, typed, typed),
+		fmt.Sprintf("type %s; or %s%s, if the job's variable is %s itself", name, names.Prefix, typed, typed),
 		"%s has the prefix already, which encrypt adds", typed)
 }

@@ -2,10 +2,11 @@ package main
 
 import (
 	"strings"
-	"unicode/utf8"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 )
 
-// A row is a text with its explanation beside it, or below where that does not fit.
+// A row is a text with its explanation.
 type row struct{ left, about string }
 
 // manual is the command's --help for a terminal of width columns.
@@ -16,12 +17,12 @@ func (c *command) manual(width int) string {
 		b.WriteString(before + line + "\n")
 		before = "       "
 	}
-	b.WriteString("\n" + wrap(c.about, width, "", "") + "\n")
+	b.WriteString("\n" + fit.Wrap(c.about, width, "", "") + "\n")
 	for _, r := range c.examples {
-		b.WriteString(r.text(width, 42))
+		b.WriteString(fit.Row(r.left, r.about, width, 42))
 	}
 	for _, note := range c.notes {
-		b.WriteString("\n" + wrap(note, width, "", ""))
+		b.WriteString("\n" + fit.Wrap(note, width, "", ""))
 	}
 	for _, g := range c.groups {
 		b.WriteString("\n")
@@ -29,7 +30,7 @@ func (c *command) manual(width int) string {
 			b.WriteString(g.title + "\n")
 		}
 		for _, f := range g.flags {
-			b.WriteString(row{f.String(), f.about}.text(width, 23))
+			b.WriteString(fit.Row(f.String(), f.about, width, 23))
 		}
 	}
 	return b.String()
@@ -49,38 +50,4 @@ func dashed(name string) string {
 		return "-" + name
 	}
 	return "--" + name
-}
-
-// text is the row with its explanation in the given column.
-func (r row) text(width, column int) string {
-	if width < 72 { // no room for two columns
-		column = 6
-	}
-	left := "  " + r.left
-	margin := strings.Repeat(" ", column)
-	switch n := utf8.RuneCountInString(left); {
-	case r.about == "":
-		return left + "\n"
-	case n+1 < column:
-		return wrap(r.about, width, left+margin[n:], margin)
-	}
-	return left + "\n" + wrap(r.about, width, margin, margin)
-}
-
-// wrap breaks a text at its blanks into lines of at most width columns, if its
-// words permit.
-func wrap(text string, width int, first, margin string) string {
-	var b strings.Builder
-	line, bare := first, true
-	for word := range strings.FieldsSeq(text) {
-		if !bare && utf8.RuneCountInString(line+word)+1 > width {
-			b.WriteString(line + "\n")
-			line, bare = margin, true
-		}
-		if !bare {
-			line += " "
-		}
-		line, bare = line+word, false
-	}
-	return b.String() + line + "\n"
 }

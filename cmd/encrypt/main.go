@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 )
 
@@ -33,7 +34,7 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = completion(rest, stdout)
 	case err != nil:
 	case o.help:
-		io.WriteString(stdout, c.manual(columns(stdout)))
+		io.WriteString(stdout, c.manual(fit.Help(stdout)))
 	case c == &showing:
 		err = show(o, time.Now(), stdin, stdout, say)
 	case o.version:

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 )
@@ -134,7 +135,7 @@ func open(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: open NAME VALUE [FILE]")
 	}
-	name, text := envelope.Prefix+args[0], ""
+	name, text := names.Prefix+args[0], ""
 	if len(args) == 3 {
 		found, err := pipeline.Find([]byte(ts.ReadFile(args[2])))
 		ts.Check(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/shape"
 )
@@ -79,9 +80,9 @@ func (f form) seal(value []byte, now time.Time, embedded string) answer {
 	for _, w := range r.warnings {
 		a.Notes = append(a.Notes, note{w.Text, onPage(w.Text, w.Hint)})
 	}
-	carrier := envelope.Prefix + label.Name
+	carrier := names.Prefix + label.Name
 	if pattern, ok := r.rejection(); ok {
-		a.Rename = carrier + envelope.SealedSuffix
+		a.Rename = carrier + names.SealedSuffix
 		a.Renamed = r.lines(a.Rename)
 		a.Notes = append(a.Notes, note{"agent v4 (v3 with --reject-secrets) uploads no variable called " + pattern, "if yours refuses, take the other name below: the text stays the same"})
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/shape"
 )
@@ -119,9 +121,9 @@ func seal(label envelope.Label, value plaintext.Value, to []recipient) (string, 
 // carrier is the variable of the pipeline that holds a sealed value.
 func carrier(name string, suffix bool) string {
 	if suffix {
-		return envelope.Prefix + name + envelope.SealedSuffix
+		return names.Prefix + name + names.SealedSuffix
 	}
-	return envelope.Prefix + name
+	return names.Prefix + name
 }
 
 // rejection returns the pattern by which newer agents refuse to upload a variable
@@ -139,7 +141,7 @@ func (r result) rejection() (pattern string, ok bool) {
 func (r result) lines(carrier string) string {
 	comment := "# ciphertext, not a leaked secret: sealed by encrypt, opens only in\n# " + place(r.label) + limits(r.label) + "\n"
 	if sets := sets(r.label); sets != "" {
-		comment += wrap(sets, 79, "# ", "# ")
+		comment += fit.Wrap(sets, 79, "# ", "# ")
 	}
 	return fmt.Sprintf("%senv:\n  %s: \"%s\"\n", comment, carrier, r.text)
 }

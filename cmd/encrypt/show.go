@@ -20,6 +20,8 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
 )
 
@@ -120,7 +122,7 @@ func show(o options, now time.Time, stdin io.Reader, stdout io.Writer, say func(
 		}
 		err = view.writeJSON(stdout)
 	} else {
-		_, err = io.WriteString(stdout, view.text(columns(stdout)))
+		_, err = io.WriteString(stdout, view.text(fit.Help(stdout)))
 	}
 	if err != nil {
 		return fmt.Errorf("standard output: %w", cause(err))
@@ -231,8 +233,8 @@ func examine(s pipeline.Sealed, known map[string]recipient, now time.Time) shown
 		if s.Name == "" {
 			return
 		}
-		name := strings.TrimPrefix(s.Name, envelope.Prefix)
-		if err := envelope.CheckName(name); err != nil {
+		name := strings.TrimPrefix(s.Name, names.Prefix)
+		if err := names.Check(name); err != nil {
 			bad("%s", err)
 			return
 		}
@@ -367,17 +369,17 @@ func (o overview) text(width int) string {
 	var b strings.Builder
 	title := escape.Text(cmp.Or(o.File, "the value"))
 	if len(o.Values) == 0 {
-		return wrap(title+": no SECRET_* in an env:, and no sealed value", width, "", "")
+		return fit.Wrap(title+": no SECRET_* in an env:, and no sealed value", width, "", "")
 	}
 	if o.File != "" {
 		counted := "1 value"
 		if n := len(o.Values); n > 1 {
 			counted = fmt.Sprintf("%d values", n)
 		}
-		b.WriteString(wrap(title+": "+counted, width, "", ""))
+		b.WriteString(fit.Wrap(title+": "+counted, width, "", ""))
 	}
 	if slices.ContainsFunc(o.Values, func(v shown) bool { return v.Label != nil }) {
-		b.WriteString(wrap("As the labels claim: only an agent that holds the key can tell.", width, "", ""))
+		b.WriteString(fit.Wrap("As the labels claim: only an agent that holds the key can tell.", width, "", ""))
 	}
 	for _, v := range o.Values {
 		b.WriteString("\n" + v.text(width))
@@ -396,7 +398,7 @@ func (v shown) text(width int) string {
 	rows := func(key string, values ...string) {
 		for _, value := range values {
 			const margin = "             "
-			b.WriteString(wrap(value, width, ("  " + key + margin)[:len(margin)], margin))
+			b.WriteString(fit.Wrap(value, width, ("  " + key + margin)[:len(margin)], margin))
 			key = ""
 		}
 	}
@@ -448,10 +450,10 @@ func (v shown) text(width int) string {
 		rows("size", fmt.Sprintf("%d bytes", v.Bytes))
 	}
 	for _, text := range v.Errors {
-		b.WriteString(wrap(text, width, "  error: ", "    "))
+		b.WriteString(fit.Wrap(text, width, "  error: ", "    "))
 	}
 	for _, text := range v.Warnings {
-		b.WriteString(wrap(text, width, "  warning: ", "    "))
+		b.WriteString(fit.Wrap(text, width, "  warning: ", "    "))
 	}
 	return b.String()
 }

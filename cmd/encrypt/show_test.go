@@ -106,23 +106,6 @@ func TestAgeType(t *testing.T) {
 	assert.Equal(t, `"\"" (not known), X25519, ssh-rsa (not known)`, ageType([]string{"ssh-rsa", "X25519", `"`}), "anyone may write a stanza")
 }
 
-func TestWrap(t *testing.T) {
-	for _, tt := range []struct {
-		about, text string
-		width       int
-		want        string
-	}{
-		{"nothing", "", 10, "> \n"},
-		{"fits", "ab cd", 10, "> ab cd\n"},
-		{"fits to the last column", "abcd efg", 10, "> abcd efg\n"},
-		{"one too many", "abcd efgh", 10, "> abcd\n... efgh\n"},
-		{"a word that is too long", "ab abcdefghijkl cd", 10, "> ab\n... abcdefghijkl\n... cd\n"},
-		{"letters, not bytes", "äöüß €€€", 10, "> äöüß €€€\n"},
-	} {
-		assert.Equal(t, tt.want, wrap(tt.text, tt.width, "> ", "... "), tt.about)
-	}
-}
-
 // FuzzShow: whatever the text, nothing of it but printable ASCII gets out, in
 // words and in JSON.
 func FuzzShow(f *testing.F) {

@@ -46,19 +46,6 @@ func openTerminal(stdin io.Reader, stderr io.Writer) (t *terminal, typed bool) {
 	return &terminal{in: in, out: out}, true
 }
 
-// columns is how wide a terminal is to which w writes; what is none has 80.
-func columns(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 80
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil || width == 0 {
-		return 80
-	}
-	return min(max(width, 30), 80)
-}
-
 var errStopped = refuse("", "stopped at the prompt: nothing was sealed")
 
 // ask reads a line that is shown while it is typed.

@@ -19,11 +19,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/isolation"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
@@ -81,8 +81,8 @@ func hook(args, environ []string, log *report) (status int) {
 		required = wishes
 		// The agent's own hook, or an earlier entry of the plugin, has done the
 		// work: never twice, since by now the sealed values are emptied.
-		if wishErr == nil && lookup(environ, varOutcome) != "" {
-			return log.require(required.Missing(strings.Fields(lookup(environ, varNames))))
+		if wishErr == nil && job.Lookup(environ, varOutcome) != "" {
+			return log.require(required.Missing(strings.Fields(job.Lookup(environ, varNames))))
 		}
 	}
 
@@ -112,6 +112,13 @@ func hook(args, environ []string, log *report) (status int) {
 		verdict.Reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
 		verdict.Hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
 	}
+	if unseal.AnySealed(open) {
+		// Before anything is opened: a neighbour who can read this container would have it.
+		if reason, hint := isolation.Why(isolation.Early(config, environ)); reason != "" {
+			open, keep = nil, theJob.Sealed
+			verdict.Reason, verdict.Hint = reason, hint
+		}
+	}
 	identities, err := takeIdentities(config, unseal.AnySealed(open))
 	switch {
 	case err != nil:
@@ -130,8 +137,8 @@ func hook(args, environ []string, log *report) (status int) {
 // split parts the sealed values that a step lists from those that it does not.
 func split(sealed []job.Sealed, wishes wish.Wishes) (listed, others []job.Sealed) {
 	for _, s := range sealed {
-		name := strings.TrimPrefix(s.Variable, envelope.Prefix)
-		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, envelope.SealedSuffix)) {
+		name := strings.TrimPrefix(s.Variable, names.Prefix)
+		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, names.SealedSuffix)) {
 			listed = append(listed, s)
 		} else {
 			others = append(others, s)
@@ -147,15 +154,7 @@ func loadSettings(log *report) (settings.Settings, error) {
 	if err != nil {
 		return settings.Settings{}, err
 	}
-	path, err := settings.Find(executable)
-	if err != nil {
-		return settings.Settings{}, err
-	}
-	config, err := settings.Load(path, os.Getuid())
-	if err != nil {
-		return settings.Settings{}, err
-	}
-	binary, err := rootfile.Check(executable, rootfile.Rule{User: os.Getuid()})
+	config, err := settings.Own(executable, os.Getuid())
 	if err != nil {
 		return settings.Settings{}, err
 	}
@@ -166,7 +165,7 @@ func loadSettings(log *report) (settings.Settings, error) {
 	if config.Isolation.Expect == settings.Host {
 		log.note("isolation expected of the host: %s", config.Isolation.Reason)
 	}
-	if config.Changeable || binary.Changeable || os.Getuid() == 0 {
+	if config.Changeable || os.Getuid() == 0 {
 		log.note("the configuration or this hook belongs to the user that jobs run as: they can change it")
 	}
 	return config, nil
@@ -195,23 +194,13 @@ func giveUp(config settings.Settings) error {
 	return identity.Consume(config.Identities)
 }
 
-// lookup returns a variable's value, or "".
-func lookup(environ []string, name string) string {
-	for _, line := range environ {
-		if value, ok := strings.CutPrefix(line, name+"="); ok {
-			return value
-		}
-	}
-	return ""
-}
-
 // annotate puts the text on the build's page. It is an extra: the log has it, too.
 func annotate(environ []string, text string, stdout io.Writer) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	// Both variables are the agent's own, whatever the job says.
-	agent := exec.CommandContext(ctx, filepath.Join(lookup(environ, "BUILDKITE_BIN_PATH"), "buildkite-agent"),
-		"annotate", "--style", "error", "--context", "juliagpu-secrets-"+lookup(environ, "BUILDKITE_JOB_ID"))
+	agent := exec.CommandContext(ctx, filepath.Join(job.Lookup(environ, "BUILDKITE_BIN_PATH"), "buildkite-agent"),
+		"annotate", "--style", "error", "--context", "juliagpu-secrets-"+job.Lookup(environ, "BUILDKITE_JOB_ID"))
 	agent.Env = environ
 	agent.Stdin = strings.NewReader(text)
 	if err := agent.Run(); err != nil {

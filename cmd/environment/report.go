@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
 )
 
@@ -113,7 +113,7 @@ func line(r unseal.Result, status int) string {
 		return text + "could be opened, but is not set"
 	}
 	text += "granted"
-	if set := grantedNames([]unseal.Result{r}); len(set) > 1 || envelope.Prefix+set[0] != r.Variable {
+	if set := grantedNames([]unseal.Result{r}); len(set) > 1 || names.Prefix+set[0] != r.Variable {
 		text += " as " + strings.Join(set, ", ")
 	}
 	if r.File {
@@ -128,14 +128,14 @@ func line(r unseal.Result, status int) string {
 // why says what became of a name that is not granted.
 func (l *report) why(name string) string {
 	for _, r := range l.results {
-		if r.Variable == envelope.Prefix+name || r.Variable == envelope.Prefix+name+envelope.SealedSuffix {
+		if r.Variable == names.Prefix+name || r.Variable == names.Prefix+name+names.SealedSuffix {
 			return r.Reason
 		}
 	}
 	if l.results == nil {
 		return "the group Secrets above says why"
 	}
-	return "no variable " + envelope.Prefix + name + " holds a sealed value for this step"
+	return "no variable " + names.Prefix + name + " holds a sealed value for this step"
 }
 
 // annotation is what a build's page shows of missing secrets. What is indented is

@@ -7,7 +7,8 @@ import (
 	"io"
 	"os"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/jobenv"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/ancestors"
+
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/jobfile"
 )
 
@@ -19,7 +20,7 @@ func main() { os.Exit(run(os.Stdout)) }
 func run(stdout io.Writer) int {
 	var errs []error
 	removed := 0
-	for _, pid := range jobenv.Ancestors() {
+	for _, pid := range ancestors.PIDs() {
 		n, err := jobfile.RemoveAll(pid)
 		removed, errs = removed+n, append(errs, err)
 	}

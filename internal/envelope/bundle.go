@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 )
 
@@ -26,11 +27,11 @@ type Variable struct {
 // MarshalBundle returns the JSON text that an envelope of TypeBundle holds, and
 // the sorted names for its label. The error says which name is at fault.
 func MarshalBundle(members map[string]plaintext.Value) (plaintext.Value, []string, error) {
-	names := slices.Sorted(maps.Keys(members))
+	sorted := slices.Sorted(maps.Keys(members))
 	var b bytes.Buffer
 	separator := "{"
-	for _, name := range names {
-		if err := CheckName(name); err != nil {
+	for _, name := range sorted {
+		if err := names.Check(name); err != nil {
 			return plaintext.Value{}, nil, err
 		}
 		if err := CheckValue(members[name]); err != nil {
@@ -45,11 +46,11 @@ func MarshalBundle(members map[string]plaintext.Value) (plaintext.Value, []strin
 		b.Truncate(b.Len() - 1) // the encoder's newline
 		separator = ","
 	}
-	if len(names) == 0 {
+	if len(sorted) == 0 {
 		return plaintext.Value{}, nil, fmt.Errorf("%w: a bundle without a variable", ErrValue)
 	}
 	b.WriteByte('}')
-	return plaintext.New(b.String()), names, nil
+	return plaintext.New(b.String()), sorted, nil
 }
 
 // parseBundle reads the JSON of a bundle token by token: encoding/json's own

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
+
 	"filippo.io/age"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
@@ -139,12 +141,12 @@ func Open(text string, identities ...age.Identity) (Opened, error) {
 func (o Opened) Variables(carrier string) ([]Variable, error) {
 	name := o.Label.Name
 	if !o.Labelled {
-		name = strings.TrimPrefix(carrier, Prefix)
-		if err := CheckName(name); err != nil {
+		name = strings.TrimPrefix(carrier, names.Prefix)
+		if err := names.Check(name); err != nil {
 			return nil, err
 		}
 	} else if !o.Label.CarriedBy(carrier) {
-		return nil, fmt.Errorf("%w: sealed as %s, which %s%s carries", ErrName, name, Prefix, name)
+		return nil, fmt.Errorf("%w: sealed as %s, which %s%s carries", names.ErrName, name, names.Prefix, name)
 	}
 	check := CheckValue
 	if o.Label.Type == TypeFile {
@@ -322,7 +324,7 @@ func Seal(l Label, value plaintext.Value, recipients ...Recipient) (string, erro
 	if err != nil {
 		return "", err
 	}
-	if _, err := (Opened{Label: l, Labelled: true, Value: value}).Variables(Prefix + l.Name); err != nil {
+	if _, err := (Opened{Label: l, Labelled: true, Value: value}).Variables(names.Prefix + l.Name); err != nil {
 		return "", err
 	}
 	to := []age.Recipient{labeller{body, recipients[0].PostQuantum()}}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
+
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 )
 
@@ -179,7 +181,7 @@ func (l Label) check() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: "+format, append([]any{ErrLabel}, args...)...)
 	}
-	if err := CheckName(l.Name); err != nil {
+	if err := names.Check(l.Name); err != nil {
 		return bad("name: %w", err)
 	}
 	if len(l.To) == 0 || len(l.To) > MaxRecipients {
@@ -202,7 +204,7 @@ func (l Label) check() error {
 		}
 	}
 	for _, p := range l.Pipelines {
-		if !IsPipeline(p) {
+		if !names.IsPipeline(p) {
 			return bad("pipeline is not organization/pipeline, both as slugs")
 		}
 	}
@@ -223,7 +225,7 @@ func (l Label) check() error {
 		return bad("names go with the type bundle, and it with them")
 	}
 	for _, name := range l.Names {
-		if err := CheckName(name); err != nil {
+		if err := names.Check(name); err != nil {
 			return bad("names: %w", err)
 		}
 	}
@@ -233,7 +235,7 @@ func (l Label) check() error {
 // CarriedBy tells whether a variable may carry this envelope: SECRET_<Name>, or
 // SECRET_<Name>_SEALED for agents that refuse to upload names such as *_TOKEN.
 func (l Label) CarriedBy(variable string) bool {
-	return variable == Prefix+l.Name || variable == Prefix+l.Name+SealedSuffix
+	return variable == names.Prefix+l.Name || variable == names.Prefix+l.Name+names.SealedSuffix
 }
 
 // Match tells whether s matches a branch or tag pattern: * stands for any run
@@ -257,18 +259,6 @@ func Match(glob, s string) bool {
 		}
 	}
 	return strings.Trim(glob[g:], "*") == ""
-}
-
-// IsPipeline accepts organization/pipeline, both slugs.
-func IsPipeline(s string) bool {
-	org, pipeline, ok := strings.Cut(s, "/")
-	return ok && IsSlug(org) && IsSlug(pipeline)
-}
-
-// IsSlug accepts what Buildkite makes of an organization's or pipeline's name:
-// lower-case letters, digits and hyphens (_ and . in older ones).
-func IsSlug(s string) bool {
-	return s != "" && s[0] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
 func printable(s string) bool {

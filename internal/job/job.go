@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 )
 
@@ -119,7 +119,7 @@ func Parse(environ []string) Job {
 			*fact = value
 		}
 		// By prefix only: MY_SECRET_X is not ours.
-		if strings.HasPrefix(name, envelope.Prefix) {
+		if strings.HasPrefix(name, names.Prefix) {
 			j.Sealed = append(j.Sealed, Sealed{name, value})
 		}
 		switch name {
@@ -134,6 +134,16 @@ func Parse(environ []string) Job {
 	slices.SortFunc(j.Sealed, func(a, b Sealed) int { return strings.Compare(a.Variable, b.Variable) })
 	slices.Sort(j.Facts.Twice)
 	return j
+}
+
+// Lookup returns a variable's value in such a list, or "".
+func Lookup(environ []string, name string) string {
+	for _, line := range environ {
+		if value, ok := strings.CutPrefix(line, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // isUpload tells whether a command does nothing but upload pipelines. An upload

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/ancestors"
 )
 
 // The variables with which the agent says where its Job API is. It overwrites
@@ -105,7 +107,7 @@ func Dial(a Address) (*Client, error) {
 	if err != nil || pid < 1 || !strings.HasSuffix(a.Socket, ".sock") {
 		return nil, fmt.Errorf("%w: its name is not that of a process", ErrNotTheAgent)
 	}
-	if pid != os.Getppid() && !slices.Contains(Ancestors(), pid) { // the parent, as a rule
+	if pid != os.Getppid() && !slices.Contains(ancestors.PIDs(), pid) { // the parent, as a rule
 		return nil, fmt.Errorf("%w: process %d, after which it is named, did not start this hook", ErrNotTheAgent, pid)
 	}
 	deadline := time.Now().Add(Timeout)

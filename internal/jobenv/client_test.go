@@ -202,16 +202,6 @@ func TestDialLooksFirst(t *testing.T) {
 	}
 }
 
-func TestAncestors(t *testing.T) {
-	pids := Ancestors()
-	require.Equal(t, os.Getppid(), pids[0])
-	grandparent, ok := parent(os.Getppid())
-	require.True(t, ok)
-	require.True(t, grandparent <= 0 || slices.Contains(pids, grandparent))
-	require.NotContains(t, pids, os.Getpid())
-	require.NotContains(t, pids, 0)
-}
-
 func TestAddressFrom(t *testing.T) {
 	env := []string{VarSockets + "=/s", VarSocket + "=/s/job-api/1-1.sock", "X=y", VarToken + "=t=", VarNoAPI + "=true"}
 	require.Equal(t, Address{Sockets: "/s", Socket: "/s/job-api/1-1.sock", Token: "t=", Off: true}, AddressFrom(env))

@@ -4,7 +4,6 @@ package jobenv
 
 import (
 	"maps"
-	"os"
 	"slices"
 	"unicode/utf8"
 
@@ -46,13 +45,4 @@ func (c *Client) Deliver(d Delivery) (unmasked string, err error) {
 		vars[v.Name] = v.Value.Reveal()
 	}
 	return unmasked, c.Set(vars)
-}
-
-// Ancestors returns our parent, its parent, and so on up.
-func Ancestors() []int {
-	var pids []int
-	for pid, ok := os.Getppid(), true; ok && pid > 0; pid, ok = parent(pid) {
-		pids = append(pids, pid)
-	}
-	return pids
 }

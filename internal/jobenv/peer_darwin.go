@@ -20,12 +20,3 @@ func peer(conn *net.UnixConn) (pid int, err error) {
 	}
 	return pid, pidErr
 }
-
-// parent returns a process's parent.
-func parent(pid int) (int, bool) {
-	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
-	if err != nil {
-		return 0, false
-	}
-	return int(info.Eproc.Ppid), true
-}

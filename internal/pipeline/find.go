@@ -9,7 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 )
 
 // A Sealed is one SECRET_* entry of a pipeline file. Whether its text is a
@@ -32,7 +32,7 @@ func Find(file []byte) ([]Sealed, error) {
 	err = walk(root, func(env []entry, _ string, step *yaml.Node) {
 		for _, e := range env {
 			value := resolve(e.value)
-			if !strings.HasPrefix(e.name, envelope.Prefix) || value.Kind != yaml.ScalarNode {
+			if !strings.HasPrefix(e.name, names.Prefix) || value.Kind != yaml.ScalarNode {
 				continue
 			}
 			s := found[e.key]

@@ -19,6 +19,7 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 )
 
 // MaxFile is the largest pipeline file, in bytes.
@@ -119,9 +120,9 @@ func Set(file []byte, where Where, name, text string) ([]byte, Change, error) {
 
 // checkEntry accepts what can stand in the line without any escaping.
 func checkEntry(name, text string) error {
-	label, ok := strings.CutPrefix(name, envelope.Prefix)
-	if err := envelope.CheckName(label); !ok || err != nil {
-		return &Error{Cause: "not a name that a sealed value can have", hint: "it is " + envelope.Prefix + " and the variable's name"}
+	label, ok := strings.CutPrefix(name, names.Prefix)
+	if err := names.Check(label); !ok || err != nil {
+		return &Error{Cause: "not a name that a sealed value can have", hint: "it is " + names.Prefix + " and the variable's name"}
 	}
 	if text == "" || len(text) > envelope.MaxSealed || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") != "" {
 		return &Error{Cause: name + ": not the base64 of a sealed value", hint: "seal it with encrypt"}

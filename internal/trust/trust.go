@@ -9,9 +9,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 )
 
@@ -101,8 +101,8 @@ func missing(c *evidence) string {
 	}{
 		{job.VarPullRequest, c.PullRequest, c.PullRequest == "false" || isNumber(c.PullRequest)},
 		{job.VarRepo, c.Repo, !c.repository().IsZero()},
-		{job.VarOrganization, c.Organization, envelope.IsSlug(c.Organization)},
-		{job.VarPipeline, c.Pipeline, envelope.IsSlug(c.Pipeline)},
+		{job.VarOrganization, c.Organization, names.IsSlug(c.Organization)},
+		{job.VarPipeline, c.Pipeline, names.IsSlug(c.Pipeline)},
 		{job.VarBranch, c.Branch, isRef(c.Branch)},
 	} {
 		switch {

@@ -19,6 +19,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 )
@@ -183,7 +184,7 @@ func open(s job.Sealed, build job.Facts, policy Policy) Result {
 
 	vars, err := opened.Variables(s.Variable)
 	switch {
-	case errors.Is(err, envelope.ErrName):
+	case errors.Is(err, names.ErrName):
 		return result(Refused, "rename the variable, or seal the value again for this name", "%s", err)
 	case err != nil:
 		return result(Refused, "seal the value again", "%s", err)
@@ -225,7 +226,7 @@ func outOfScope(o envelope.Opened, build job.Facts, policy Policy) (reason, hint
 	}
 	ours, err := build.Repository()
 	if len(l.Repos) > 0 && (err != nil || !slices.ContainsFunc(l.Repos, func(r repo.Name) bool { return policy.Rules.Same(r, ours) })) {
-		return fmt.Sprintf("sealed for %s, but this job builds %s", names(l.Repos), ours), "seal it again in a checkout of this repository"
+		return fmt.Sprintf("sealed for %s, but this job builds %s", repoList(l.Repos), ours), "seal it again in a checkout of this repository"
 	}
 	return "", ""
 }
@@ -300,7 +301,7 @@ func matchesAny(globs []string, ref string) bool {
 	return slices.ContainsFunc(globs, func(g string) bool { return envelope.Match(g, ref) })
 }
 
-func names(repos []repo.Name) string {
+func repoList(repos []repo.Name) string {
 	texts := make([]string, len(repos))
 	for i, r := range repos {
 		texts[i] = r.String()

@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 )
 
 // ErrConfiguration says that a step configures the plugin wrongly.
@@ -88,11 +88,11 @@ func Parse(configuration string) (Wishes, error) {
 	}
 	w.Required, w.Optional, w.GPU, w.BusyDeny = stated.Required, stated.Optional, stated.GPU != nil, stated.Busy != nil
 	for _, name := range slices.Concat(w.Required, w.Optional) {
-		if err := envelope.CheckName(name); err != nil {
+		if err := names.Check(name); err != nil {
 			return Wishes{}, fmt.Errorf("%w: %s is %w", ErrConfiguration, escape.Text(name), err)
 		}
-		if strings.HasPrefix(name, envelope.Prefix) {
-			return Wishes{}, fmt.Errorf("%w: %s: write the variable's name as the step reads it, without %s", ErrConfiguration, name, envelope.Prefix)
+		if strings.HasPrefix(name, names.Prefix) {
+			return Wishes{}, fmt.Errorf("%w: %s: write the variable's name as the step reads it, without %s", ErrConfiguration, name, names.Prefix)
 		}
 	}
 	return w, nil

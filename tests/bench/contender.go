@@ -27,6 +27,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
@@ -180,7 +181,7 @@ func (w *workplace) contenders(ctx context.Context, n int) ([]contender, error) 
 			if err != nil {
 				return nil, err
 			}
-			env = append(env, envelope.Prefix+name+"="+text)
+			env = append(env, names.Prefix+name+"="+text)
 		}
 		return env, nil
 	}
@@ -292,12 +293,12 @@ func (w *workplace) bundle(base []string, vars map[string]string) ([]string, err
 	for name, value := range vars {
 		members[name] = plaintext.New(value)
 	}
-	value, names, err := envelope.MarshalBundle(members)
+	value, carried, err := envelope.MarshalBundle(members)
 	if err != nil {
 		return nil, err
 	}
-	text, err := seal(w.x25519, envelope.Label{Name: "BENCH_BUNDLE", Type: envelope.TypeBundle, Names: names}, value)
-	return append(slices.Clone(base), envelope.Prefix+"BENCH_BUNDLE="+text), err
+	text, err := seal(w.x25519, envelope.Label{Name: "BENCH_BUNDLE", Type: envelope.TypeBundle, Names: carried}, value)
+	return append(slices.Clone(base), names.Prefix+"BENCH_BUNDLE="+text), err
 }
 
 // older seals as the tool before this one did: the first line of a key file of
@@ -329,7 +330,7 @@ func (w *workplace) older(vars map[string]string) ([]string, error) {
 			return nil, err
 		}
 		body := slices.Concat([]byte("Salted__"), salt, text)
-		env = append(env, envelope.Prefix+name+"="+base64.StdEncoding.EncodeToString(wrapped)+";"+base64.StdEncoding.EncodeToString(body))
+		env = append(env, names.Prefix+name+"="+base64.StdEncoding.EncodeToString(wrapped)+";"+base64.StdEncoding.EncodeToString(body))
 	}
 	return env, nil
 }

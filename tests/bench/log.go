@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 )
@@ -45,7 +46,7 @@ func (w *workplace) logs(ctx context.Context, progress io.Writer) (map[int]float
 		for _, n := range masked {
 			env := map[string]string{}
 			for name, value := range values(n) {
-				if env[envelope.Prefix+name], err = seal(w.x25519, envelope.Label{Name: name}, plaintext.New(value)); err != nil {
+				if env[names.Prefix+name], err = seal(w.x25519, envelope.Label{Name: name}, plaintext.New(value)); err != nil {
 					return nil, err
 				}
 			}

@@ -1,8 +1,9 @@
 //go:build unix
 
 // Demo shows the main job for real: it seals two values with encrypt, runs a
-// trusted build and a fork's on a released buildkite-agent with our hook, prints
-// both job logs as a person would see them, and checks what they show.
+// trusted build and a fork's on a released buildkite-agent with our hooks, and one
+// on an agent whose GPU is gone; it prints the job logs as a person would see
+// them, and checks what they show.
 package main
 
 import (
@@ -49,12 +50,12 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 
-	fmt.Fprintln(out, "demo: building encrypt and the hook")
+	fmt.Fprintln(out, "demo: building encrypt and the hooks")
 	lib := filepath.Join(dir, "lib")
 	if err := os.MkdirAll(filepath.Join(lib, "hooks"), 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"encrypt", "environment"} {
+	for _, name := range []string{"encrypt", "environment", "pre-command"} {
 		if err := agenttest.Build(ctx, "./cmd/"+name, filepath.Join(lib, name)); err != nil {
 			return err
 		}
@@ -85,10 +86,17 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := check(dir, trusted, forked); err != nil {
+	if err := losesItsGPU(lib); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "demo: ok: the trusted build had both values, masked in its log; the fork's had none, and says why")
+	stopped, err := build(ctx, out, host, "A push, on an agent whose GPU is gone", nil, nil)
+	if err != nil {
+		return err
+	}
+	if err := check(dir, trusted, forked, stopped); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "demo: ok: the trusted build had both values, masked in its log; the fork's had none, and says why; without its GPU nothing runs")
 	return nil
 }
 
@@ -106,7 +114,18 @@ func operator(out io.Writer, dir, lib string) (recipient string, err error) {
 		os.WriteFile(identity, []byte(id.String()+"\n"), 0o600),
 		os.WriteFile(filepath.Join(lib, "config.yml"), []byte(config), 0o644),
 		os.Symlink("../environment", filepath.Join(lib, "hooks", "environment")),
+		os.Symlink("../pre-command", filepath.Join(lib, "hooks", "pre-command")),
 	)
+}
+
+// losesItsGPU gives the agent a policy for a GPU that no machine has.
+func losesItsGPU(lib string) error {
+	f, err := os.OpenFile(filepath.Join(lib, "config.yml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("gpu: {vendor: nvidia, devices: [{uuid: GPU-1b7ad372-8d21-4239-8e32-63449f713690}]}\n")
+	return errors.Join(err, f.Close())
 }
 
 // author seals the two values, and returns the lines for pipeline.yml as the
@@ -166,7 +185,9 @@ func build(ctx context.Context, out io.Writer, host agenttest.Agent, title strin
 			env[name] = value
 		}
 	}
-	result, err := host.RunWhole(ctx, agenttest.Job{Env: env, Command: command}, nil)
+	// A job that is stopped does not come to its end mark.
+	whole := func(r agenttest.Result) bool { return r.ExitStatus == 0 || strings.Contains(r.Text(), "^^^ +++") }
+	result, err := host.RunWhole(ctx, agenttest.Job{Env: env, Command: command}, whole)
 	if err != nil {
 		return result, err
 	}
@@ -181,15 +202,16 @@ func build(ctx context.Context, out io.Writer, host agenttest.Agent, title strin
 // seen is the part of a log that is about the job: the hook's group and what the
 // command printed, without the end mark that the harness puts there.
 func seen(text string) string {
-	if start := strings.Index(text, "~~~ :key: Secrets"); start >= 0 {
-		text = text[start:]
+	if start := regexp.MustCompile(`(?m)^(~~~|\+\+\+) :(key|lock|no_entry): `).FindStringIndex(text); start != nil {
+		text = text[start[0]:]
 	}
+	text = regexp.MustCompile(`(?m)^~~~ Running global .* hook\n\$ /.*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\$ cd .*\n`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`(?m)^\$ trap .*\n`).ReplaceAllString(text, "$ ")
 	return regexp.MustCompile(`\n+end-[0-9a-f]+\n$`).ReplaceAllString(text, "\n")
 }
 
-func check(dir string, trusted, forked agenttest.Result) error {
+func check(dir string, trusted, forked, stopped agenttest.Result) error {
 	sum := fmt.Sprintf("sha256: %x", sha256.Sum256([]byte(token+key)))[:len("sha256: ")+16]
 	var wrong []error
 	expect := func(ok bool, what string) {
@@ -203,6 +225,9 @@ func check(dir string, trusted, forked agenttest.Result) error {
 	expect(forked.ExitStatus == 0, "the fork's build failed")
 	expect(strings.Contains(forked.Text(), "token: \n"), "the fork's build had the token")
 	expect(strings.Contains(forked.Text(), "withheld: pull request 17 is from github.com/mallory/cuda.jl"), "the fork's log does not say why")
+	expect(stopped.ExitStatus == 75, "the job without its GPU had another status than 75")
+	expect(strings.Contains(stopped.Text(), "gpu.missing: GPU GPU-1b7ad372-8d21-4239-8e32-63449f713690 is not here"), "the job without its GPU does not say why")
+	expect(!strings.Contains(stopped.Text(), "outcome: "), "the job without its GPU ran its command")
 	for line := range strings.Lines(token + "\n" + key) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "-----") {

@@ -1,4 +1,6 @@
-package envelope
+// Package names says which names are well formed: of variables that carry or hold
+// secrets, of organizations and pipelines.
+package names
 
 import (
 	"errors"
@@ -7,7 +9,7 @@ import (
 	"strings"
 )
 
-// What carries an envelope in a job's environment.
+// What carries a sealed value in a job's environment.
 const (
 	Prefix       = "SECRET_"
 	SealedSuffix = "_SEALED"
@@ -29,11 +31,11 @@ var (
 	forbiddenInAnyCase = []string{"*_proxy"}
 )
 
-// CheckName accepts the name of a variable that a sealed value may set:
+// Check accepts the name of a variable that a sealed value may set:
 // [A-Za-z_][A-Za-z0-9_]{0,127}, and none of those that decide which code runs
 // or where it talks. The error wraps ErrName and holds the name only if it is
 // well formed.
-func CheckName(name string) error {
+func Check(name string) error {
 	if !isVariable(name) {
 		return fmt.Errorf("%w: names are letters, digits and _, at most 128, and don't begin with a digit", ErrName)
 	}
@@ -63,4 +65,16 @@ func matchesAny(patterns []string, name string) bool {
 		}
 	}
 	return false
+}
+
+// IsPipeline accepts organization/pipeline, both slugs.
+func IsPipeline(s string) bool {
+	org, pipeline, ok := strings.Cut(s, "/")
+	return ok && IsSlug(org) && IsSlug(pipeline)
+}
+
+// IsSlug accepts what Buildkite makes of an organization's or pipeline's name:
+// lower-case letters, digits and hyphens (_ and . in older ones).
+func IsSlug(s string) bool {
+	return s != "" && s[0] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
