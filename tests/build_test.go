@@ -89,18 +89,19 @@ func TestImports(t *testing.T) {
 		banned []string
 		why    string
 	}{
-		"./cmd/encrypt":       {[]string{module + "internal/identity", module + "internal/jobenv", module + "internal/unseal", "github.com/spf13/cobra"}, "authors hold recipients only; an author's tool needs no identity and no job"},
-		"./cmd/pre-command":   {[]string{"filippo.io/age", module + "internal/envelope", module + "internal/identity", module + "internal/jobenv", "github.com/spf13/cobra", "net/http", "testing"}, "it runs after code of the job's choice: it holds no key and opens nothing"},
-		"./internal/gpu":      {[]string{module + "internal/settings", module + "internal/job", "net/http"}, "what a container can reach does not depend on jobs"},
-		"./internal/strict":   {[]string{"net", "os/exec"}, "it reads text"},
-		"./internal/procfs":   {[]string{"net", "os/exec"}, "it reads text"},
-		"./cmd/pre-exit":      {[]string{module + "internal/identity", module + "internal/envelope/openssl", "filippo.io/age/plugin"}, "it removes files and opens nothing"},
-		"./internal/trust":    {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
-		"./internal/repo":     {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
-		"./internal/escape":   {[]string{"os", "net"}, "it makes texts printable and nothing else"},
-		"./internal/unseal":   {[]string{module + "internal/jobenv", "net/http"}, "opening and delivering are two things"},
-		"./internal/jobenv":   {[]string{module + "internal/identity", module + "internal/trust", "filippo.io/age/plugin"}, "delivery sees values, never a key"},
-		"./internal/envelope": {[]string{module + "internal/identity", module + "internal/job", "os/exec"}, "what a sealed value is does not depend on jobs"},
+		"./cmd/encrypt":          {[]string{module + "internal/identity", module + "internal/jobenv", module + "internal/unseal", "github.com/spf13/cobra"}, "authors hold recipients only; an author's tool needs no identity and no job"},
+		"./cmd/pre-command":      {[]string{"filippo.io/age", module + "internal/envelope", module + "internal/identity", module + "internal/jobenv", "github.com/spf13/cobra", "net/http", "testing"}, "it runs after code of the job's choice: it holds no key and opens nothing"},
+		"./internal/gpu":         {[]string{module + "internal/gpu/observe", module + "internal/settings", module + "internal/job", "net", "os/exec"}, "it judges what package observe has read"},
+		"./internal/gpu/observe": {[]string{module + "internal/settings", module + "internal/job", "net/http"}, "what a container can reach does not depend on jobs"},
+		"./internal/strict":      {[]string{"net", "os/exec"}, "it reads text"},
+		"./internal/procfs":      {[]string{"net", "os/exec"}, "it reads text"},
+		"./cmd/pre-exit":         {[]string{module + "internal/identity", module + "internal/envelope/openssl", "filippo.io/age/plugin"}, "it removes files and opens nothing"},
+		"./internal/trust":       {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
+		"./internal/repo":        {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
+		"./internal/escape":      {[]string{"os", "net"}, "it makes texts printable and nothing else"},
+		"./internal/unseal":      {[]string{module + "internal/jobenv", "net/http"}, "opening and delivering are two things"},
+		"./internal/jobenv":      {[]string{module + "internal/identity", module + "internal/trust", "filippo.io/age/plugin"}, "delivery sees values, never a key"},
+		"./internal/envelope":    {[]string{module + "internal/identity", module + "internal/job", "os/exec"}, "what a sealed value is does not depend on jobs"},
 	} {
 		for _, dep := range deps(t, pkg) {
 			require.NotContains(t, rules.banned, dep, "%s: %s", pkg, rules.why)

@@ -50,21 +50,12 @@ func (p *program) checkGPU(file string, json bool) error {
 	}
 	result := isolation.Check(config, err, isolation.Ask{Environ: p.env, All: true})
 	p.status = result.Report.Status()
-	if p.status != gpu.StatusPass && onHost(result.Facts.Namespaces) {
-		defer p.hint("this is no container: docker compose exec SERVICE juliagpu gpu check; or, where jobs run here, isolation: {expect: host, reason: …} in config.yml")
-	}
 	if json {
 		return p.print(string(result.Report.JSON(result.Facts, result.Took)))
 	}
 	width, terminal := fit.Columns(p.stdout)
 	colour := terminal && p.getenv("NO_COLOR") == "" && p.getenv("TERM") != "dumb"
 	return p.print(page{sources(config, err), result.Report, result.Took}.text(width, colour))
-}
-
-// onHost tells whether nothing is a container's own: each of these namespaces is
-// the one that the machine began with (Linux include/linux/proc_ns.h).
-func onHost(ns gpu.Namespaces) bool {
-	return ns.IPC == 4026531839 && ns.UTS == 4026531838 && ns.User == 4026531837 && ns.PID == 4026531836 && ns.Cgroup == 4026531835
 }
 
 // load reads a configuration: of that path, or else the hooks'.

@@ -22,7 +22,7 @@ func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Std
 // something was refused, 2 when the arguments make no sense, 75 when the machine is
 // at fault.
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{env: env, stdout: stdout, stderr: stderr}
+	p := &program{env: env, stdout: stdout}
 	root := p.commands()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -38,7 +38,7 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 1
 	}
 	if r.hint != "" {
-		p.hint(r.hint)
+		fmt.Fprintf(stderr, "juliagpu: hint: %s\n", r.hint)
 	}
 	return r.status
 }
@@ -46,9 +46,9 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // A program is one run: what it is given, and the status that it ends with where
 // there is no error.
 type program struct {
-	env            []string
-	stdout, stderr io.Writer
-	status         int
+	env    []string
+	stdout io.Writer
+	status int
 }
 
 // commands are all there are.
@@ -112,8 +112,6 @@ func (p *program) print(text string) error {
 	}
 	return nil
 }
-
-func (p *program) hint(text string) { fmt.Fprintf(p.stderr, "juliagpu: hint: %s\n", text) }
 
 // getenv is the last value of a variable, as in most programs.
 func (p *program) getenv(name string) (value string) {

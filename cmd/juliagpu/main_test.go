@@ -234,15 +234,6 @@ func TestNoPolicy(t *testing.T) {
 	}
 }
 
-// TestOnHost: a container that shares one namespace with the host is none yet.
-func TestOnHost(t *testing.T) {
-	ns := gpu.Namespaces{IPC: 4026531839, UTS: 4026531838, User: 4026531837, PID: 4026531836, Cgroup: 4026531835}
-	require.True(t, onHost(ns))
-	ns.IPC = 4026532669
-	require.False(t, onHost(ns))
-	require.False(t, onHost(gpu.Namespaces{}))
-}
-
 // TestFull: a report that nobody could read is no pass.
 func TestFull(t *testing.T) {
 	var stderr bytes.Buffer

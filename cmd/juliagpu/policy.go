@@ -11,6 +11,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
 )
 
 func (p *program) policy() *cobra.Command {
@@ -28,9 +29,9 @@ func (p *program) policy() *cobra.Command {
 			if agent != "" && escape.Text(agent) != agent {
 				return misused("write it as the log of a job shows it, such as gpuci.3", "--agent: not the name of an agent")
 			}
-			machine, done := gpu.Machine(p.env)
+			machine, done := observe.Machine(p.env)
 			defer done()
-			text, err := suggestion(gpu.Observe(machine, nil, gpu.Demand{}.Want()), agent)
+			text, err := suggestion(observe.Facts(machine, nil, gpu.Demand{}.Want()), agent)
 			if err != nil {
 				return err
 			}

@@ -177,13 +177,18 @@ func ours() string {
 	return prefix + number + "-"
 }
 
+// mostSwept is how many files sweep looks at: a job may have left millions.
+const mostSwept = 4096
+
 // sweep removes directories in place that are left from dead runs of this user.
 // What is not as expected stays where it is.
 func sweep(place string) {
-	all, err := os.ReadDir(place)
+	dir, err := os.Open(place)
 	if err != nil {
 		return
 	}
+	defer dir.Close()
+	all, _ := dir.ReadDir(mostSwept)
 	own := ours()
 	for _, e := range all {
 		rest, ok := strings.CutPrefix(e.Name(), own)

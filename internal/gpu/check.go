@@ -7,6 +7,7 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/devnode"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 )
 
 // A check is one row of the table in checks.go.
@@ -114,8 +115,8 @@ func Check(f Facts, d Demand) Report {
 // isMachine tells whether nothing at all separates us from a host. It is for
 // advice alone.
 func (w *world) isMachine() bool {
-	root, ok := mountOf(w.Mounts, "/")
-	return w.Namespaces.PID == initialPID && w.Namespaces.IPC == initialIPC && ok && root.Root == "/" && isDisk(root)
+	root, ok := procfs.MountOf(w.Mounts, "/")
+	return w.Namespaces.PID == procfs.InitialPID && w.Namespaces.IPC == procfs.InitialIPC && ok && root.Root == "/" && isDisk(root)
 }
 
 // reasons are the operator's own for what is not checked; every job prints them.
@@ -148,9 +149,14 @@ func (c check) findings(w *world, waivers []Waiver, used []bool) []Finding {
 	for _, source := range c.needs {
 		if cause, ok := w.Unread[source]; ok {
 			whole = whole && slices.Contains(partly, source)
+			fix := []string{"let the hook read " + string(source) + ", or run it in a container whose engine shows it"}
+			if source == FromNodes {
+				fix = []string{"mount volumes with nodev, where no device node opens, and none is looked for; in compose.yml, of each:",
+					"    driver_opts: {type: none, o: \"bind,nosuid,nodev\", device: /srv/cache}"}
+			}
 			all = append(all, found{
 				what:    fmt.Sprintf("not measured: %s: %s", escape.Text(string(source)), escape.Text(cause)),
-				fix:     []string{"let the hook read " + string(source) + ", or run it in a container whose engine shows it"},
+				fix:     fix,
 				unknown: true,
 			})
 		}
@@ -269,6 +275,11 @@ func (w *world) major(name string) (uint32, bool) {
 		}
 	}
 	return 0, false
+}
+
+// Want is what is read on demand alone.
+type Want struct {
+	SMI bool // ask nvidia-smi, which takes from 20 ms to seconds
 }
 
 // Want is what Check needs for this demand.

@@ -2,22 +2,13 @@ package gpu
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/devnode"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
-)
-
-// The initial namespaces have fixed numbers (Linux include/linux/proc_ns.h,
-// include/uapi/linux/nsfs.h).
-const (
-	initialIPC  = 4026531839
-	initialUTS  = 4026531838
-	initialUser = 4026531837
-	initialPID  = 4026531836
-	initialNet  = 4026531833 // on recent kernels alone
 )
 
 // The controls: of these the answer is known.
@@ -82,7 +73,7 @@ func probeUnknown(w *world) []found {
 // rootless tells whether an ordinary user runs the engine: root here is one user
 // outside, and the others are that user's subordinates.
 func (w *world) rootless() bool {
-	if w.Namespaces.User == initialUser || len(w.Process.Users) == 0 {
+	if w.Namespaces.User == procfs.InitialUser || len(w.Process.Users) == 0 {
 		return false
 	}
 	first := w.Process.Users[0]
@@ -91,7 +82,7 @@ func (w *world) rootless() bool {
 
 // nsPID: the processes of the host are in sight.
 func nsPID(w *world) []found {
-	if w.Namespaces.PID != initialPID {
+	if w.Namespaces.PID != procfs.InitialPID {
 		return nil
 	}
 	return []found{{what: fmt.Sprintf("this container is in the host's process namespace and sees all of its %d processes", w.Peers.Visible),
@@ -101,6 +92,10 @@ func nsPID(w *world) []found {
 
 // peerReadable: another container's environment and files are open.
 func peerReadable(w *world) []found {
+	if len(w.Peers.Readable) == 0 && w.Peers.Shared && w.Namespaces.PID != procfs.InitialPID {
+		return []found{{what: "this container shares its processes with another container, whose own it can't read; but that one may read this job's", as: Warn,
+			fix: []string{"in compose.yml, this agent's service: delete pid: service:… and pid: container:…"}}}
+	}
 	if len(w.Peers.Readable) == 0 {
 		return nil
 	}
@@ -175,6 +170,7 @@ var hostDoors = []struct {
 }{
 	{devnode.C(1, 2), "/dev/kmem"}, {devnode.C(1, 4), "/dev/port"}, {devnode.C(10, 232), "/dev/kvm"}, {devnode.C(10, 229), "/dev/fuse"},
 	{devnode.C(10, 196), "/dev/vfio/vfio"}, {devnode.C(10, 237), "/dev/loop-control"}, {devnode.C(10, 238), "/dev/vhost-net"}, {devnode.C(10, 241), "/dev/vhost-vsock"},
+	{devnode.C(10, 203), "/dev/cuse"}, {devnode.C(10, 223), "/dev/uinput"},
 }
 
 // hostBlock: disks of the host, or doors to its kernel.
@@ -199,8 +195,15 @@ func hostBlock(w *world) []found {
 	for _, door := range hostDoors {
 		add(door.number, door.name)
 	}
-	for _, n := range w.named("vfio") {
-		add(n, "/dev/vfio of "+n.String())
+	for _, name := range HostDrivers {
+		for _, n := range w.named(name) {
+			add(n, "/dev/"+name+" of "+n.String())
+		}
+	}
+	for _, r := range w.Readings {
+		if r.Kind == devnode.Char && r.Major == MajorTTY && r.Minor < 64 { // above are serial ports
+			add(r.Number, fmt.Sprintf("/dev/tty%d", r.Minor))
+		}
 	}
 	return all
 }
@@ -226,9 +229,15 @@ func hostMounts(w *world) []found {
 
 // leadsOut says what of the host a mount opens, or nothing.
 func (w *world) leadsOut(m procfs.Mount) string {
+	if engines(m) {
+		return ""
+	}
 	switch m.Type {
 	case "proc":
-		if strings.HasPrefix(m.Point, "/proc/") && m.Root != "/" && m.ReadOnly() || m.Point == "/proc" {
+		switch {
+		case m.Point == "/proc" && w.settingsOpen():
+			return "writable in /proc/sys: the kernel's own settings"
+		case strings.HasPrefix(m.Point, "/proc/") && m.Root != "/" && m.ReadOnly(), m.Point == "/proc":
 			return ""
 		}
 		if strings.HasPrefix(m.Point, "/proc/") {
@@ -242,37 +251,85 @@ func (w *world) leadsOut(m procfs.Mount) string {
 		return ""
 	case "devtmpfs":
 		return devLeads(m)
+	case "devpts":
+		// An engine's own has another mode: Linux gives this one where none is stated.
+		if m.Root == "/" && slices.Contains(m.Super, "ptmxmode=000") {
+			return "the host's terminals"
+		}
 	case "overlay", "fuse.fuse-overlayfs":
-		if m.Point != "/" && m.Root == "/" {
+		if root, ok := procfs.MountOf(w.Mounts, "/"); m.Point == "/" || ok && m.Root != "/" && m.Device == root.Device {
+			return "" // the container's own
+		}
+		if m.Root == "/" {
 			return "the root of another container"
 		}
-		return ""
 	case "tmpfs", "ramfs":
 		if m.Root == "/" || ours(m) || w.isSocket(m) || isNVIDIA(m.Root) || !slices.Contains(m.Super, "mode=755") {
 			return "" // the container's own, or of a directory that anybody may write to
 		}
-		if dev, ok := mountOf(w.Mounts, "/dev"); ok && dev.Point == "/dev" && dev.Device == m.Device {
+		if dev, ok := procfs.MountOf(w.Mounts, "/dev"); ok && dev.Point == "/dev" && dev.Device == m.Device {
 			return "" // the container's own /dev/null, where the engine hides a file
 		}
 		return "of the host's /run"
 	}
-	if slices.Contains(pseudo, m.Type) || ours(m) || w.isSocket(m) || engines(m) {
+	if m.IsPseudo() || ours(m) || w.isSocket(m) {
 		return ""
 	}
+	root := onHost(m)
 	switch {
-	case m.Root == "/" && isDisk(m):
+	case m.Root == "/" && isDisk(m), root == "/" && m.Type == "btrfs":
 		return "a whole file system of the host"
-	case m.Has("nosuid") && m.Has("nodev") && under(m.Root, "/home"):
+	case m.Has("nosuid") && m.Has("nodev") && procfs.Under(root, "/home"):
 		return "" // a cache
 	case m.ReadOnly() && isNVIDIA(m.Root):
 		return ""
 	}
-	for _, dir := range []string{"/etc", "/proc", "/sys", "/run", "/var/run", "/var/lib/docker", "/var/lib/containerd", "/home", "/root", "/dev", "/boot"} {
-		if under(m.Root, dir) {
+	for _, dir := range []string{"/etc", "/proc", "/sys", "/run", "/var/run", "/var/spool", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/home", "/root", "/dev", "/boot"} {
+		switch {
+		case procfs.Under(root, dir):
 			return "of the host's " + dir
+		case root != "/" && procfs.Under(dir, root):
+			return "the host's " + root + ", with " + dir
+		}
+	}
+	for _, dir := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"} {
+		if !m.ReadOnly() && procfs.Under(root, dir) {
+			return "writable: programs of the host's " + dir
 		}
 	}
 	return ""
+}
+
+// onHost is where on its host a mount's files are, as far as the file system
+// tells: Btrfs puts the name of the subvolume in front, @, root or @home.
+func onHost(m procfs.Mount) string {
+	if m.Type != "btrfs" {
+		return m.Root
+	}
+	for _, option := range m.Super {
+		volume, ok := strings.CutPrefix(option, "subvol=")
+		if !ok || volume == "/" || !procfs.Under(m.Root, volume) {
+			continue
+		}
+		rest := strings.TrimPrefix(m.Root, volume)
+		if volume == "/@" || volume == "/root" {
+			return path.Clean("/" + rest)
+		}
+		return strings.Replace(volume, "/@", "/", 1) + rest
+	}
+	return m.Root
+}
+
+// settingsOpen tells whether root here may write to /proc/sys, by which it rules
+// the host: core_pattern names a program that the kernel runs. Root of another user
+// namespace may not. Engines put a read-only mount there, unless
+// systempaths=unconfined says that they should not.
+func (w *world) settingsOpen() bool {
+	if user := w.Namespaces.User; user != procfs.InitialUser && user != 0 {
+		return false
+	}
+	m, ok := procfs.MountOf(w.Mounts, "/proc/sys")
+	return ok && m.Point == "/proc" && !m.ReadOnly()
 }
 
 // devLeads judges a mount from a host's /dev: single nodes are the device
@@ -296,7 +353,7 @@ func isDisk(m procfs.Mount) bool { return strings.HasPrefix(m.Source, "/dev/") |
 
 // ours are the mounts that this project's own documentation asks for.
 func ours(m procfs.Mount) bool {
-	return m.ReadOnly() && (under(m.Point, "/etc/juliagpu-secrets") || under(m.Point, "/usr/lib/juliagpu-secrets")) || under(m.Point, "/run/juliagpu-secrets")
+	return m.ReadOnly() && (procfs.Under(m.Point, "/etc/juliagpu-secrets") || procfs.Under(m.Point, "/usr/lib/juliagpu-secrets")) || procfs.Under(m.Point, "/run/juliagpu-secrets")
 }
 
 // engines are the mounts that an engine makes for every container, and its
@@ -308,12 +365,15 @@ func engines(m procfs.Mount) bool {
 	case "/sbin/docker-init", "/dev/init":
 		return m.ReadOnly()
 	}
-	for _, volumes := range []string{"/var/lib/docker/volumes/", "/var/lib/containers/storage/volumes/"} {
-		if rest, ok := strings.CutPrefix(m.Root, volumes); ok && strings.Contains(rest, "/_data") {
-			return true
+	// An ordinary user's engine has them at home.
+	for _, volumes := range []string{"/docker/volumes/", "/containers/storage/volumes/"} {
+		if _, rest, ok := strings.Cut(m.Root, volumes); ok {
+			_, data, _ := strings.Cut(rest, "/")
+			return procfs.Under("/"+data, "/_data")
 		}
 	}
-	return false
+	// Podman's and CRI-O's own files for a container.
+	return strings.Contains(m.Root, "/overlay-containers/") && strings.Contains(m.Root, "/userdata/")
 }
 
 // isNVIDIA tells whether a path is one of those that NVIDIA's runtime binds.
@@ -360,21 +420,28 @@ func ipcMPS(w *world) []found {
 // nsIPC: shared memory and semaphores of others.
 func nsIPC(w *world) []found {
 	fix := []string{"in compose.yml, this agent's service: delete ipc: host and volumes at /dev/shm; for more shared memory: shm_size: 2gb"}
-	if w.Namespaces.IPC == initialIPC {
+	if w.Namespaces.IPC == procfs.InitialIPC {
 		return []found{{what: "this container is in the host's IPC namespace", match: "ipc", fix: fix}}
 	}
 	for _, m := range w.Mounts {
-		if m.Point == "/dev/shm" && (m.Root != "/" || m.Type != "tmpfs") {
+		if m.Point == "/dev/shm" && (m.Root != "/" || m.Type != "tmpfs" || isHostShm(m)) {
 			return []found{{what: fmt.Sprintf("/dev/shm is a volume (%s of %s)", escape.Text(m.Root), escape.Text(m.Source)), match: "shm", fix: fix}}
 		}
 	}
 	return nil
 }
 
+// isHostShm tells whether shared memory is what systemd mounts for its machine.
+// What engines mount has the name shm, or noexec, or a size.
+func isHostShm(m procfs.Mount) bool {
+	sized := slices.ContainsFunc(m.Super, func(option string) bool { return strings.HasPrefix(option, "size=") })
+	return m.Source == "tmpfs" && !m.Has("noexec") && !sized
+}
+
 // hostNet tells whether the network is the host's: by the namespace's number on
 // recent kernels, else by what only a host has.
 func (w *world) hostNet() bool {
-	return w.Namespaces.Net == initialNet || w.Net.Systemd && len(w.Net.Physical) > 0
+	return w.Namespaces.Net == procfs.InitialNet || w.Net.Systemd && len(w.Net.Physical) > 0
 }
 
 // nsNet: abstract sockets and services that listen on the host alone.
@@ -386,7 +453,7 @@ func nsNet(w *world) []found {
 }
 
 func nsUTS(w *world) []found {
-	if w.Namespaces.UTS != initialUTS {
+	if w.Namespaces.UTS != procfs.InitialUTS {
 		return nil
 	}
 	return []found{{what: "this container has the host's name", fix: []string{"in compose.yml, this agent's service: delete uts: host"}}}
@@ -402,12 +469,12 @@ func containerNNP(w *world) []found {
 
 // containerUserns: root in the container is root of the host.
 func containerUserns(w *world) []found {
-	if w.Namespaces.User != initialUser {
+	if w.Namespaces.User != procfs.InitialUser {
 		return nil
 	}
 	one := found{what: "root in this container is root on the host", fix: []string{"on the host, in /etc/docker/daemon.json: \"userns-remap\": \"default\""}}
 	for _, m := range w.Mounts {
-		if isVolume(m) && !m.ReadOnly() && (!m.Has("nosuid") || !m.Has("nodev")) && !engines(procfs.Mount{Point: m.Point}) {
+		if m.IsVolume() && !m.ReadOnly() && !w.isSocket(m) && (!m.Has("nosuid") || !m.Has("nodev")) && !engines(procfs.Mount{Point: m.Point}) {
 			one.as, one.match = Warn, escape.Text(m.Point)
 			one.what += ", and " + escape.Text(m.Point) + " is a writable volume without nosuid and nodev: a setuid file there works on the host"
 			one.fix = append(one.fix, "or, for a volume that has both, in compose.yml:", "    driver_opts: {type: none, o: \"bind,nosuid,nodev\", device: /srv/cache}")
@@ -417,21 +484,12 @@ func containerUserns(w *world) []found {
 	return []found{one}
 }
 
-// isVolume tells whether a mount holds files that outlive the container.
-func isVolume(m procfs.Mount) bool {
-	switch m.Type {
-	case "overlay", "fuse.fuse-overlayfs", "tmpfs", "ramfs", "devtmpfs":
-		return false
-	}
-	return m.Point != "/" && !slices.Contains(pseudo, m.Type)
-}
-
 // persistHome: what an earlier job left may run in a later one.
 func persistHome(w *world) []found {
 	var all []found
 	for _, h := range w.Homes {
-		m, ok := mountOf(w.Mounts, h.Path)
-		if !ok || !isVolume(m) || m.ReadOnly() {
+		m, ok := procfs.MountOf(w.Mounts, h.Path)
+		if !ok || !m.IsVolume() || m.ReadOnly() {
 			continue
 		}
 		one := found{what: escape.Text(h.Path) + " is on a volume that outlives the container", match: escape.Text(h.Path),

@@ -11,14 +11,15 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/devnode"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 )
 
 // policyTrust: without a policy that can be trusted, a GPU that is open may be
 // anybody's.
 func policyTrust(w *world) []found {
+	const mount = "    volumes: [\"/run/juliagpu-secrets/gpu/AGENT.yml:/etc/juliagpu-secrets/gpu.yml:ro\"]"
 	if w.PolicyError != nil {
-		const mount = "    volumes: [\"/run/juliagpu-secrets/gpu/AGENT.yml:/etc/juliagpu-secrets/gpu.yml:ro\"]"
 		one := found{what: escape.Text(w.PolicyError.Error()), fix: []string{"chown root:root and chmod 0644 the file, and mount it read-only:", mount}}
 		var e *strict.Error
 		switch h, ok := w.PolicyError.(interface{ Hint() string }); {
@@ -30,6 +31,10 @@ func policyTrust(w *world) []found {
 			one.fix = append([]string{escape.Text(h.Hint())}, one.fix...)
 		}
 		return []found{one}
+	}
+	if w.Policy != nil && w.jobsWrite(w.Policy.Path) {
+		return []found{{what: "jobs here are root, and " + escape.Text(w.Policy.Path) + " is on no read-only mount: a job can change the policy of all later ones",
+			fix: []string{"in compose.yml, this agent's service:", mount}}}
 	}
 	if w.Policy != nil || w.Host != "" {
 		return nil
@@ -51,6 +56,16 @@ func policyTrust(w *world) []found {
 	return []found{one}
 }
 
+// jobsWrite tells whether the jobs' user may write to a file of root's: that it is
+// root's says nothing where jobs are root.
+func (w *world) jobsWrite(path string) bool {
+	if path == "" || w.Direct || w.Host != "" || w.Process.UID != 0 || w.Unread[FromMounts] != "" {
+		return false
+	}
+	m, ok := procfs.MountOf(w.Mounts, path)
+	return ok && !m.ReadOnly()
+}
+
 // open are the numbers of GPUs that are open in either way, in order. (For the
 // nodes that all GPUs share see companions.)
 func (w *world) open(counts func(devnode.Number) bool) []devnode.Number {
@@ -65,7 +80,7 @@ func (w *world) open(counts func(devnode.Number) bool) []devnode.Number {
 
 // isGPU tells whether a number is that of one GPU.
 func isGPU(n devnode.Number) bool {
-	return n.Kind == devnode.Char && (n.Major == majorNVIDIA && n.Minor <= maxNVIDIAMinor || n.Major == majorDRM)
+	return n.Kind == devnode.Char && (n.Major == MajorNVIDIA && n.Minor <= MaxNVIDIAMinor || n.Major == MajorDRM)
 }
 
 func list(numbers []devnode.Number) string {
@@ -112,7 +127,7 @@ func gpuForeign(w *world) []found {
 	for _, n := range foreign {
 		card := w.card(n)
 		switch {
-		case n.Major == majorNVIDIA:
+		case n.Major == MajorNVIDIA:
 			nvidia = append(nvidia, n)
 		case card == nil || card.PCI == "":
 			nameless = append(nameless, n)
@@ -228,14 +243,16 @@ func (w *world) card(n devnode.Number) *DRM {
 	return nil
 }
 
-// ownsPCI tells whether the policy's GPU is at that address.
+// ownsPCI tells whether the policy's GPU is at that address. Of a slice's GPU the
+// DRM nodes open what is not the slice, too: only graphics makes them the agent's.
 func (w *world) ownsPCI(pci string) bool {
+	owns := func(d Device) bool { return !d.slice() || w.Policy.Graphics }
 	for _, g := range w.gpus {
-		if g.pci == pci {
+		if g.pci == pci && owns(g.Device) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(w.Policy.Devices, func(d Device) bool { return d.PCI != "" && d.PCI == pci })
+	return slices.ContainsFunc(w.Policy.Devices, func(d Device) bool { return d.PCI != "" && d.PCI == pci && owns(d) })
 }
 
 // allowedBesides tells whether the policy allows a number by itself. It excuses
@@ -274,7 +291,7 @@ func (w *world) driverShows(said []found, fix []string) []found {
 		if k.Denied || k.Render < 0 {
 			continue
 		}
-		if n := devnode.C(majorDRM, uint32(k.Render)); !w.own[n] {
+		if n := devnode.C(MajorDRM, uint32(k.Render)); !w.own[n] {
 			all = append(all, found{what: fmt.Sprintf("AMD's driver opens GPU %d (gpu_id %d, %s) to this container", k.Node, k.GPUID, n), fix: fix})
 		}
 	}
@@ -332,9 +349,9 @@ func migForeign(w *world) []found {
 		all = append(all, found{what: what, fix: fix})
 		open = nil
 	}
-	for gpu := range maxMIGGPUs {
-		for gi := range maxGIs {
-			if minor := capMinor(gpu, gi, -1); !whole[gpu] && opens(minor) {
+	for gpu := range MaxMIGGPUs {
+		for gi := range MaxGIs {
+			if minor := CapMinor(gpu, gi, -1); !whole[gpu] && opens(minor) {
 				open = append(open, Instance{gpu, gi, -1, minor})
 			} else {
 				flush()
@@ -346,8 +363,8 @@ func migForeign(w *world) []found {
 		return all
 	}
 	for _, g := range w.gpus {
-		for ci := range maxCIs {
-			if minor := capMinor(g.minor, g.GI, ci); g.GI >= 0 && opens(minor) {
+		for ci := range MaxCIs {
+			if minor := CapMinor(g.minor, g.GI, ci); g.GI >= 0 && opens(minor) {
 				all = append(all, found{what: fmt.Sprintf("this container can open another part of its slice, %s (%d:%d)", Instance{g.minor, g.GI, ci, minor}.words(), major, minor),
 					fix: append(slices.Clone(fix), "where all of the slice is this agent's: allow_shared_gi: true in the policy")})
 			}
@@ -372,10 +389,10 @@ func migAdmin(w *world) []found {
 			}
 			return devnode.C(major, uint32(table))
 		}
-		add(devnode.C(major, minorFabric), "fabric-mgmt", "in compose.yml: no /dev/nvidia-caps under devices: or volumes:")
-		add(minor(w.NVIDIA.Config, minorConfig), "mig/config", unset)
-		add(minor(w.NVIDIA.Monitor, minorMonitor), "mig/monitor", unset)
-		add(minor(w.NVIDIA.IMEX, minorIMEXMgmt), "fabric-imex-mgmt", "in compose.yml: no /dev/nvidia-caps under devices: or volumes:")
+		add(devnode.C(major, MinorFabric), "fabric-mgmt", "in compose.yml: no /dev/nvidia-caps under devices: or volumes:")
+		add(minor(w.NVIDIA.Config, MinorConfig), "mig/config", unset)
+		add(minor(w.NVIDIA.Monitor, MinorMonitor), "mig/monitor", unset)
+		add(minor(w.NVIDIA.IMEX, MinorIMEXMgmt), "fabric-imex-mgmt", "in compose.yml: no /dev/nvidia-caps under devices: or volumes:")
 	}
 	if slices.Contains(w.Policy.Families, "nvidia-imex") {
 		return all
@@ -401,7 +418,7 @@ func migLayout(w *world) []found {
 		return nil
 	}
 	i := differ[0]
-	what := fmt.Sprintf("the driver says minor %d for %s, the table of older drivers %d", i.Minor, i.words(), capMinor(i.GPU, i.GI, i.CI))
+	what := fmt.Sprintf("the driver says minor %d for %s, the table of older drivers %d", i.Minor, i.words(), CapMinor(i.GPU, i.GI, i.CI))
 	if len(differ) > 1 {
 		what += fmt.Sprintf(", and %d more", len(differ)-1)
 	}

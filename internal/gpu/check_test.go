@@ -44,6 +44,7 @@ func healthy() *scene {
 		Mounts: []procfs.Mount{
 			{Root: "/", Point: "/", Type: "overlay", Source: "overlay"}, {Root: "/", Point: "/proc", Type: "proc", Source: "proc"},
 			{Root: "/", Point: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}, {Root: "/", Point: "/dev/shm", Type: "tmpfs", Source: "shm"},
+			{Root: "/sys", Point: "/proc/sys", Type: "proc", Source: "proc", Options: []string{"ro"}},
 		},
 		Limits: Limits{Memory: "8g", PIDs: "8192", CPU: "4"},
 	}, Demand: Demand{Now: now, Policy: &Policy{
@@ -94,7 +95,7 @@ func (s *scene) unread(from Source)   { s.Unread = map[Source]string{from: "perm
 // slice makes the policy's device a MIG slice, gi 9, ci 0 of minor 2.
 func (s *scene) slice() {
 	s.Policy.Devices[0].MIG, s.Policy.Devices[0].GI, s.Policy.Devices[0].CI = "MIG-b62d579f-e90e-5e60-88e2-1b36371298b9", 9, 0
-	s.allow(fmt.Sprintf("c 235:%d", capMinor(2, 9, -1)), fmt.Sprintf("c 235:%d", capMinor(2, 9, 0)))
+	s.allow(fmt.Sprintf("c 235:%d", CapMinor(2, 9, -1)), fmt.Sprintf("c 235:%d", CapMinor(2, 9, 0)))
 }
 
 // amd makes it an AMD GPU.
@@ -136,6 +137,15 @@ func TestCheck(t *testing.T) {
 	}{
 		{"healthy", func(s *scene) {}, nil, ""},
 		{"a policy that can't be read", func(s *scene) { s.Policy, s.PolicyError = nil, errors.New("gpu.yml: mode 0666, writable by others") }, []string{"deny policy.trust"}, "gpu.yml: mode 0666"},
+		{"a policy that jobs can write to", func(s *scene) { s.Policy.Path = "/etc/juliagpu-secrets/gpu.yml" }, []string{"deny policy.trust"}, "read-only"},
+		{"a policy that jobs can write to, direct mode", func(s *scene) { s.Policy.Path, s.Direct = "/etc/juliagpu-secrets/gpu.yml", true }, nil, ""},
+		{"root's policy, and jobs are not root", func(s *scene) {
+			s.Policy.Path, s.Process.UID, s.Process.EUID = "/etc/juliagpu-secrets/gpu.yml", 1000, 1000
+		}, nil, ""},
+		{"a policy on a read-only mount", func(s *scene) {
+			s.Policy.Path = "/etc/juliagpu-secrets/gpu.yml"
+			s.mount(procfs.Mount{Root: "/gpu/x.yml", Point: s.Policy.Path, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}})
+		}, nil, ""},
 		{"no policy, a GPU", func(s *scene) { s.Policy = nil }, []string{"deny policy.trust"}, "can open 195:2"},
 		{"no policy, numbers of no GPU", func(s *scene) { s.Policy, s.NVIDIA.GPUs = nil, nil }, []string{"deny policy.trust"}, "can open 195:2"},
 		{"no policy, no GPU", func(s *scene) { s.Policy = nil; s.deny("c 195:2") }, nil, ""},
@@ -173,7 +183,7 @@ func TestCheck(t *testing.T) {
 		{"another GPU, allowed besides", func(s *scene) { s.allow("c 195:3"); s.Policy.Numbers = []Pattern{{Major: 195, Minor: 3}} }, []string{"deny gpu.foreign"}, ""},
 		{"another slice, allowed besides", func(s *scene) {
 			s.slice()
-			s.allow("c 235:1", "c 235:"+fmt.Sprint(capMinor(2, 8, -1)))
+			s.allow("c 235:1", "c 235:"+fmt.Sprint(CapMinor(2, 8, -1)))
 			s.Policy.Numbers = []Pattern{{Major: 235, AllMinor: true}}
 		}, []string{"deny mig.foreign", "deny mig.admin"}, ""},
 		{"nvswitch, allowed besides", func(s *scene) { s.allow("c 510:3"); s.Policy.Numbers = []Pattern{{Major: 510, AllMinor: true}} }, nil, ""},
@@ -184,6 +194,11 @@ func TestCheck(t *testing.T) {
 			s.allow("c 226:128")
 			s.DRM = []DRM{{Name: "renderD128", Number: devnode.C(226, 128), PCI: ownPCI, Driver: "nvidia"}}
 		}, nil, ""},
+		{"the render node of a slice's GPU", func(s *scene) {
+			s.Policy.Devices[0].GI, s.Policy.Devices[0].CI = 9, 0
+			s.allow("c 235:354", "c 235:355", "c 226:128") // gi9/ci0 of minor 2
+			s.DRM = []DRM{{Name: "renderD128", Number: devnode.C(226, 128), PCI: ownPCI, Driver: "nvidia"}}
+		}, []string{"deny gpu.foreign"}, "226:128"},
 		{"the own GPU's card", func(s *scene) {
 			s.allow("c 226:1")
 			s.DRM = []DRM{{Name: "card1", Number: devnode.C(226, 1), PCI: ownPCI, Driver: "nvidia"}}
@@ -207,14 +222,14 @@ func TestCheck(t *testing.T) {
 
 		{"a slice", (*scene).slice, nil, ""},
 		{"a slice by its address alone", func(s *scene) { s.slice(); s.Policy.Devices[0].MIG, s.Policy.Devices[0].UUID = "", "" }, nil, ""},
-		{"another slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(capMinor(2, 8, -1))) }, []string{"deny mig.foreign"}, "gpu2/gi8 (235:345)"},
-		{"another GPU's slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(capMinor(1, 9, -1))) }, []string{"deny mig.foreign"}, "gpu1/gi9"},
-		{"slices of the own whole GPU", func(s *scene) { s.allow("c 235:" + fmt.Sprint(capMinor(2, 9, -1))) }, nil, ""},
-		{"another part of the slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(capMinor(2, 9, 1))) }, []string{"deny mig.foreign"}, "gpu2/gi9/ci1"},
+		{"another slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(2, 8, -1))) }, []string{"deny mig.foreign"}, "gpu2/gi8 (235:345)"},
+		{"another GPU's slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(1, 9, -1))) }, []string{"deny mig.foreign"}, "gpu1/gi9"},
+		{"slices of the own whole GPU", func(s *scene) { s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, -1))) }, nil, ""},
+		{"another part of the slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, 1))) }, []string{"deny mig.foreign"}, "gpu2/gi9/ci1"},
 		{"another part of the slice, shared", func(s *scene) {
 			s.slice()
 			s.Policy.AllowSharedGI = true
-			s.allow("c 235:" + fmt.Sprint(capMinor(2, 9, 1)))
+			s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, 1)))
 		}, nil, ""},
 		{"mig/config", func(s *scene) { s.slice(); s.allow("c 235:1") }, []string{"deny mig.admin"}, "mig/config (235:1)"},
 		{"mig/config, waived", func(s *scene) {
@@ -238,19 +253,21 @@ func TestCheck(t *testing.T) {
 		}, []string{"deny mig.layout"}, "minor 363 for gpu2/gi9"},
 		{"a slice made anew", func(s *scene) {
 			s.slice()
-			s.deny(fmt.Sprintf("c 235:%d", capMinor(2, 9, -1)))
-			s.deny(fmt.Sprintf("c 235:%d", capMinor(2, 9, 0)))
-			s.allow(fmt.Sprintf("c 235:%d", capMinor(2, 11, -1)))
+			s.deny(fmt.Sprintf("c 235:%d", CapMinor(2, 9, -1)))
+			s.deny(fmt.Sprintf("c 235:%d", CapMinor(2, 9, 0)))
+			s.allow(fmt.Sprintf("c 235:%d", CapMinor(2, 11, -1)))
 		}, []string{"deny mig.identity"}, "has gpu2/gi11"},
 		{"a slice that the driver does not know", func(s *scene) {
 			s.slice()
-			s.NVIDIA.Instances = []Instance{{GPU: 2, GI: 7, CI: 0, Minor: capMinor(2, 7, 0)}}
+			s.NVIDIA.Instances = []Instance{{GPU: 2, GI: 7, CI: 0, Minor: CapMinor(2, 7, 0)}}
 		}, []string{"deny mig.identity"}, "does not have any more"},
-		{"a slice without its capability", func(s *scene) { s.slice(); s.deny(fmt.Sprintf("c 235:%d", capMinor(2, 9, 0))) }, []string{"deny gpu.unusable"}, "nvidia-cap355"},
+		{"a slice without its capability", func(s *scene) { s.slice(); s.deny(fmt.Sprintf("c 235:%d", CapMinor(2, 9, 0))) }, []string{"deny gpu.unusable"}, "nvidia-cap355"},
 		{"a slice that was not resolved", func(s *scene) { s.slice(); s.Policy.Devices[0].GI = -1 }, []string{"deny mig.foreign", "deny mig.identity unknown"}, "gi9"},
 
 		{"the host's processes", func(s *scene) { s.Namespaces.PID = 4026531836; s.Peers.Visible = 412 }, []string{"deny ns.pid"}, "412 processes"},
 		{"a readable neighbour", func(s *scene) { s.Peers.Readable = []Peer{{4711, "+++ x\x1b[31m"}} }, []string{"deny peer.readable"}, `4711 ("+++ x\x1b[31m")`},
+		{"a neighbour that can't be read", func(s *scene) { s.Peers.Shared = true }, []string{"warn peer.readable"}, "shares its processes"},
+		{"the host's processes, none readable", func(s *scene) { s.Peers.Shared, s.Namespaces.PID = true, procfs.InitialPID }, []string{"deny ns.pid"}, ""},
 		{"too many processes", func(s *scene) { s.unread(FromProcesses) }, []string{"deny peer.readable unknown"}, "/proc"},
 		{"the engine's socket", func(s *scene) { s.Sockets = []Socket{{Path: "/var/run/docker.sock", Of: Engine, Answers: true}} }, []string{"deny host.socket"}, "/var/run/docker.sock"},
 		{"a dead socket", func(s *scene) {
@@ -269,6 +286,13 @@ func TestCheck(t *testing.T) {
 		{"unconfined", func(s *scene) { s.Process.LSM = "unconfined" }, []string{"warn container.lsm"}, "unconfined"},
 		{"SELinux, unconfined", func(s *scene) { s.Process.LSM = "system_u:system_r:spc_t:s0" }, []string{"warn container.lsm"}, "spc_t"},
 		{"a disk", func(s *scene) { s.allow("b 8:0") }, []string{"deny host.block"}, "disk 8:0"},
+		{"a disk by commands", func(s *scene) {
+			s.Majors = append(s.Majors, procfs.Major{Number: 21, Name: "sg"}, procfs.Major{Number: 240, Name: "nvme-generic"})
+			s.allow("c 21:3", "c 240:0")
+		}, []string{"deny host.block"}, "/dev/sg of 21:3, /dev/nvme-generic of 240:0"},
+		{"a console", func(s *scene) { s.allow("c 4:1") }, []string{"deny host.block"}, "/dev/tty1"},
+		{"a serial port", func(s *scene) { s.allow("c 4:64") }, nil, ""},
+		{"/dev/uinput", func(s *scene) { s.allow("c 10:223") }, []string{"deny host.block"}, "/dev/uinput"},
 		{"/dev/kvm", func(s *scene) { s.allow("c 10:232") }, []string{"deny host.block"}, "/dev/kvm"},
 		{"/dev/kvm, waived", func(s *scene) {
 			s.allow("c 10:232")
@@ -395,6 +419,13 @@ func TestCheck(t *testing.T) {
 		}, nil, ""},
 		{"host's ipc", func(s *scene) { s.Namespaces.IPC = 4026531839 }, []string{"deny ns.ipc"}, ""},
 		{"a volume at /dev/shm", func(s *scene) { s.Mounts[3].Root = "/shared" }, []string{"deny ns.ipc"}, "volume"},
+		{"the host's /dev/shm", func(s *scene) { s.Mounts[3].Source, s.Mounts[3].Options = "tmpfs", []string{"rw", "nosuid", "nodev"} }, []string{"deny ns.ipc"}, "volume"},
+		{"a tmpfs at /dev/shm", func(s *scene) {
+			s.Mounts[3].Source, s.Mounts[3].Options = "tmpfs", []string{"rw", "nosuid", "nodev", "noexec"}
+		}, nil, ""},
+		{"a tmpfs with a size at /dev/shm", func(s *scene) { s.Mounts[3].Source, s.Mounts[3].Super = "tmpfs", []string{"rw", "size=2097152k"} }, nil, ""},
+		{"the kernel's settings", func(s *scene) { s.Namespaces.User, s.Mounts = 4026531837, s.Mounts[:4] }, []string{"deny host.mounts"}, "/proc/sys"},
+		{"the kernel's settings, root of another namespace", func(s *scene) { s.Mounts = s.Mounts[:4] }, nil, ""},
 		{"host's network", func(s *scene) { s.Namespaces.Net = 4026531833 }, []string{"deny ns.net"}, ""},
 		{"host's network, older kernel", func(s *scene) { s.Net = Net{Physical: []string{"eno1"}, Systemd: true} }, []string{"deny ns.net"}, ""},
 		{"host's name", func(s *scene) { s.Namespaces.UTS = 4026531838 }, nil, ""},
@@ -411,7 +442,7 @@ func TestCheck(t *testing.T) {
 		{"a home that goes", func(s *scene) { s.Homes = []Home{{Path: "/root", Startup: []string{".bashrc"}}} }, nil, ""},
 		{"a preload", func(s *scene) { s.Preload = "/tmp/x.so" }, []string{"warn loader.tampered"}, "/tmp/x.so"},
 		{"a writable nvidia-smi", func(s *scene) {
-			s.mount(procfs.Mount{Root: "/usr/bin/nvidia-smi", Point: "/usr/bin/nvidia-smi", Type: "ext4"})
+			s.mount(procfs.Mount{Root: "/srv/nvidia-smi", Point: "/usr/bin/nvidia-smi", Type: "ext4"})
 		}, []string{"warn loader.tampered"}, ""},
 		{"an old toolkit", func(s *scene) { s.Policy.Host = map[string]string{"toolkit": "1.17.7"} }, []string{"warn host.versions"}, "CVE-2025-23266 (fixed in 1.17.8)"},
 		{"an old runc", func(s *scene) { s.Policy.Host = map[string]string{"runc": "1.2.7"} }, []string{"warn host.versions"}, "CVE-2025-31133"},
@@ -507,9 +538,30 @@ func TestHostMounts(t *testing.T) {
 		{"/nvidia2 /dev/nvidia2 rw devtmpfs udev rw", false},
 		{"/sda /dev/sda rw devtmpfs udev rw", true},
 		{"/ /x rw overlay overlay rw", true},
+		{"/etc /x rw overlay overlay rw", true},
+		{"/usr /x rw ext4 /dev/sda1 rw", true},
+		{"/usr/share/zoneinfo /usr/share/zoneinfo ro ext4 /dev/sda1 rw", false},
+		{"/lib/firmware/nvidia/580.1/gsp.bin /lib/firmware/nvidia/580.1/gsp.bin ro ext4 /dev/sda1 rw", false},
+		{"/var /x rw ext4 /dev/sda1 rw", true},
+		{"/var/lib /x ro ext4 /dev/sda1 rw", true},
+		{"/var/spool/cron /x rw ext4 /dev/sda1 rw", true},
+		{"/var/cache/julia /x rw ext4 /dev/sda1 rw", false},
+		{"/@/etc /x rw btrfs /dev/sda1 rw,subvolid=256,subvol=/@", true},
+		{"/@home/u /x rw btrfs /dev/sda1 rw,subvolid=257,subvol=/@home", true},
+		{"/@ /x rw btrfs /dev/sda1 rw,subvolid=256,subvol=/@", true},
+		{"/root/srv/cache /cache rw btrfs /dev/sda1 rw,subvolid=256,subvol=/root", false},
+		{"/root/var/lib/docker/volumes/depot/_data /depot rw btrfs /dev/sda1 rw,subvolid=256,subvol=/root", false},
+		{"/home/u/.local/share/docker/volumes/depot/_data /depot rw ext4 /dev/sda1 rw", false},
+		{"/home/u/.local/share/containers/storage/volumes/depot/_data /depot rw ext4 /dev/sda1 rw", false},
+		{"/var/lib/docker/volumes /x rw ext4 /dev/sda1 rw", true},
+		{"/var/lib/docker/volumes/a/b/_data /x rw ext4 /dev/sda1 rw", true},
+		{"/containers/storage/overlay-containers/ab/userdata/hosts /etc/hosts rw tmpfs tmpfs rw,mode=755", false},
+		{"/containers/storage/overlay-containers/ab/userdata/run/secrets /run/secrets rw tmpfs tmpfs rw,mode=755", false},
+		{"/ /x rw devpts devpts rw,gid=5,mode=620,ptmxmode=000", true},
+		{"/0 /dev/console rw devpts devpts rw,gid=5,mode=620,ptmxmode=000", false},
 	} {
 		fields := strings.Fields(tt.line)
-		m := procfs.Mount{Root: fields[0], Point: fields[1], Options: strings.Split(fields[2], ","), Type: fields[3], Source: fields[4], Super: strings.Split(fields[5], ",")}
+		m := procfs.Mount{Device: "0:99", Root: fields[0], Point: fields[1], Options: strings.Split(fields[2], ","), Type: fields[3], Source: fields[4], Super: strings.Split(fields[5], ",")}
 		s := healthy()
 		if m.Point == "/" {
 			s.Mounts = s.Mounts[1:]
@@ -518,6 +570,20 @@ func TestHostMounts(t *testing.T) {
 		got := slices.Contains(findings(Check(s.Facts, s.Demand)), "deny host.mounts")
 		require.Equal(t, tt.out, got, tt.line)
 	}
+}
+
+// An engine hides some files of /proc behind its own /dev/null (runc's
+// maskedPaths); somebody else's tmpfs is not taken for that.
+func TestMaskedPaths(t *testing.T) {
+	s := healthy()
+	dev := procfs.Mount{Device: "0:62", Root: "/", Point: "/dev", Type: "tmpfs", Source: "tmpfs", Super: []string{"rw", "size=65536k", "mode=755"}}
+	keys := procfs.Mount{Device: "0:62", Root: "/null", Point: "/proc/keys", Type: "tmpfs", Source: "tmpfs", Super: dev.Super}
+	s.mount(dev)
+	s.mount(keys)
+	require.Empty(t, findings(Check(s.Facts, s.Demand)))
+	keys.Device = "0:25"
+	s.mount(keys)
+	require.Equal(t, []string{"deny host.mounts"}, findings(Check(s.Facts, s.Demand)))
 }
 
 // An operator whose waivers and documentation know a check by its ID finds each
@@ -588,36 +654,15 @@ func TestReadmeShowsARefusal(t *testing.T) {
 	require.True(t, strings.HasPrefix(strings.Join(r.Lines(), "\n")+"\n", shown), "%s", strings.Join(r.Lines(), "\n"))
 }
 
-// TestFixtures: each container as seen from inside gives the finding that its
-// fixture names, and no other deny or warn; under both heads.
-func TestFixtures(t *testing.T) {
-	for _, name := range fixtures(t) {
-		for _, head := range []string{"a", "b"} {
-			t.Run(name+"-"+head, func(t *testing.T) {
-				host, text, want := load(t, name, head)
-				d := Demand{Now: now}
-				if text != "" {
-					policy, err := ParsePolicy([]byte(text))
-					require.NoError(t, err)
-					d.Policy = &policy
-				}
-				r := Check(Observe(host, d.Policy, d.Want()), d)
-				got := slices.Compact(findings(r))
-				require.ElementsMatch(t, linesOf(want), got, "%s", strings.Join(r.Lines(), "\n"))
-			})
-		}
-	}
-}
-
 // TestInformation: what is only told.
 func TestInformation(t *testing.T) {
 	for id, change := range map[string]func(*scene){
-		"ns.uts":           func(s *scene) { s.Namespaces.UTS = initialUTS },
+		"ns.uts":           func(s *scene) { s.Namespaces.UTS = procfs.InitialUTS },
 		"env.advice":       func(s *scene) { s.Env = map[string]string{"NVIDIA_VISIBLE_DEVICES": "all"} },
 		"host.profiling":   func(s *scene) { s.NVIDIA.Params["RmProfilingAdminOnly"] = "0" },
 		"limits":           func(s *scene) { s.Limits.PIDs = "" },
 		"container.lsm":    func(s *scene) { s.Process.LSM = "" },
-		"container.userns": func(s *scene) { s.Namespaces.User = initialUser },
+		"container.userns": func(s *scene) { s.Namespaces.User = procfs.InitialUser },
 		"gpu.mode": func(s *scene) {
 			s.SMI = SMI{Asked: true, GPUs: []SMIGPU{{UUID: ownUUID, Persistence: "Disabled"}}}
 		},
@@ -630,5 +675,35 @@ func TestInformation(t *testing.T) {
 		require.False(t, informed(), id)
 		change(s)
 		require.True(t, informed(), id)
+	}
+}
+
+// TestEarlyStranger: somebody else's GPU in the place of the own one keeps
+// secrets closed, too, although it is the machine's fault.
+func TestEarlyStranger(t *testing.T) {
+	s := healthy()
+	s.Early = true
+	require.Empty(t, findings(Check(s.Facts, s.Demand)))
+	s.NVIDIA.GPUs[0].UUID, s.NVIDIA.GPUs[0].PCI = "GPU-99999999-8d21-4239-8e32-63449f713690", "0000:82:00.0"
+	require.Equal(t, []string{"deny gpu.identity"}, findings(Check(s.Facts, s.Demand)))
+}
+
+func TestWant(t *testing.T) {
+	for _, tt := range []struct {
+		d    Demand
+		want bool
+	}{
+		{Demand{}, false},
+		{Demand{Step: Step{MinVRAMMiB: 1}}, false},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA}}, false},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA, Busy: BusyOff}}, false},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA, Busy: BusyWarn}}, true},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA, Busy: BusyDeny}}, true},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA, Busy: BusyDeny}, Early: true}, false},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA}, Step: Step{BusyDeny: true}}, true},
+		{Demand{Policy: &Policy{Vendor: VendorNVIDIA}, Step: Step{MinVRAMMiB: 1}}, true},
+		{Demand{Policy: &Policy{Vendor: VendorAMD, Busy: BusyDeny}}, false},
+	} {
+		require.Equal(t, Want{SMI: tt.want}, tt.d.Want(), "%+v", tt.d)
 	}
 }

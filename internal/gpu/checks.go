@@ -21,7 +21,7 @@ var checks = []check{
 		why: "a job here could read and change what others compute there"},
 	{id: "mig.admin", severity: Deny, early: true, about: device, waive: matching, only: "mig/monitor", run: migAdmin, needs: []Source{FromDevices},
 		why: "a job here could make, remove or watch the slices of all agents on the GPU"},
-	{id: "mig.layout", severity: Deny, early: true, about: device, waive: ever, run: migLayout, needs: []Source{FromCaps},
+	{id: "mig.layout", severity: Deny, early: true, about: device, run: migLayout, needs: []Source{FromCaps},
 		why: "nobody can tell which slice a device node opens"},
 
 	// Somebody else's processes, and the host.
@@ -41,9 +41,9 @@ var checks = []check{
 		why: "a job reads or changes files that the host, or other agents, rely on", all: "the host's files are in reach: %s"},
 
 	// The agent's own GPU.
-	{id: "gpu.identity", severity: Deny, about: device, machine: true, run: problemsOf("gpu.identity"), needs: []Source{FromNVIDIA},
+	{id: "gpu.identity", severity: Deny, early: true, about: device, machine: true, run: problemsOf("gpu.identity"), needs: []Source{FromNVIDIA},
 		why: "infrastructure, not your change: the agent has another GPU than it was given"},
-	{id: "mig.identity", severity: Deny, about: device, machine: true, run: problemsOf("mig.identity"),
+	{id: "mig.identity", severity: Deny, early: true, about: device, machine: true, run: problemsOf("mig.identity"),
 		why: "infrastructure, not your change: the agent has another slice than it was given"},
 	{id: "gpu.denied", severity: Deny, about: device, machine: true, run: problemsOf("gpu.denied"),
 		why: "infrastructure, not your change: the kernel refuses the agent's own GPU"},

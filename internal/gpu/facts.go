@@ -1,22 +1,21 @@
-// Package gpu finds out from inside a container what a job could reach: its own
-// GPU, somebody else's, a neighbour's processes, the host.
+// Package gpu judges what a job could reach from inside a container: its own GPU,
+// somebody else's, a neighbour's processes, the host.
 //
-// Observe reads the facts, through small seams. Check holds them against the
-// operator's policy; it is a pure function, and what could not be read is a
-// finding there, never a pass. docs/gpu.md explains each finding.
+// Facts are what package observe read. Check holds them against the operator's
+// policy; it is a pure function, and what could not be read is a finding there,
+// never a pass. docs/gpu.md explains each finding.
 package gpu
 
 import (
 	"encoding/json"
-	"io/fs"
 	"slices"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/devnode"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 )
 
-// Facts are what Observe saw. They hold no verdict, and no text of them is safe
-// to print as it is: jobs choose names of processes and of mounts.
+// Facts are what package observe saw. They hold no verdict, and no text of them is
+// safe to print as it is: jobs choose names of processes and of mounts.
 type Facts struct {
 	// Unread says why a source could not be read, or was too large to be read
 	// whole. A source that is not there, where that is normal, is not in it.
@@ -51,7 +50,7 @@ type Facts struct {
 	Platform string            `json:"platform"` // runtime.GOOS; nothing else is there where it is not "linux"
 }
 
-// A Source is something that Observe reads; for files, their path.
+// A Source is something that package observe reads; for files, their path.
 type Source string
 
 const (
@@ -257,7 +256,10 @@ type KFDUse struct {
 
 // Peers are the processes that can be seen.
 type Peers struct {
-	Visible  int    `json:"visible"`            // all that are listed
+	Visible int `json:"visible"` // all that are listed
+	// Shared: process 1 neither started this one nor is in our mount namespace, so
+	// the process namespace is another container's, too.
+	Shared   bool   `json:"shared,omitempty"`
 	Readable []Peer `json:"readable,omitempty"` // of another container or the host, open to this job
 	// Holders are processes of this container, not of this job, that have a GPU's node open.
 	Holders []Peer `json:"holders,omitempty"`
@@ -340,11 +342,4 @@ type SMIInstance struct {
 	CI       int    `json:"ci"`
 	UsedMiB  int    `json:"used_mib"`
 	TotalMiB int    `json:"total_mib"`
-}
-
-// A Node is a device node that was found.
-type Node struct {
-	Path   string
-	Number devnode.Number
-	Mode   fs.FileMode
 }

@@ -331,7 +331,7 @@ func readResolved(v strict.Value) (*Resolved, error) {
 	err := v.Fields(
 		strict.Key("boot_id", strict.Into(&r.BootID, func(v strict.Value) (string, error) {
 			s, err := v.Text()
-			if err == nil && !isUUID(s) {
+			if err == nil && !IsUUID(s) {
 				err = v.Errorf("copy it from /proc/sys/kernel/random/boot_id", "not a boot ID")
 			}
 			return s, err
@@ -436,7 +436,7 @@ func readUUID(v strict.Value) (string, error) {
 		return "", err
 	case strings.HasPrefix(s, "MIG-"):
 		return "", v.Errorf("write it as mig, with gi and ci", "a slice and not a GPU")
-	case !ok || !isUUID(rest):
+	case !ok || !IsUUID(rest):
 		return "", v.Errorf("copy it from nvidia-smi -L", "not GPU- with a UUID in small letters")
 	}
 	return s, nil
@@ -452,14 +452,14 @@ func readMIG(v strict.Value) (string, error) {
 		return "", v.Errorf("write it as uuid", "a GPU and not a slice")
 	case strings.HasPrefix(rest, "GPU-"): // MIG-GPU-UUID/GI/CI
 		return "", v.Errorf("write what a driver from 470 on prints, its GPU as uuid, its two numbers as gi and ci", "a slice in the spelling of drivers before 470")
-	case !ok || !isUUID(rest):
+	case !ok || !IsUUID(rest):
 		return "", v.Errorf("copy it from nvidia-smi -L", "not MIG- with a UUID in small letters")
 	}
 	return s, nil
 }
 
 // isUUID accepts the one spelling that drivers and the kernel print.
-func isUUID(s string) bool {
+func IsUUID(s string) bool {
 	const shape = "00000000-0000-0000-0000-000000000000"
 	if len(s) != len(shape) {
 		return false

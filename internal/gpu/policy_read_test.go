@@ -556,8 +556,8 @@ func holds(t *testing.T, p Policy) {
 			pci, ok := normalPCI(d.PCI)
 			require.True(t, ok && pci == d.PCI)
 		}
-		require.True(t, d.UUID == "" || strings.HasPrefix(d.UUID, "GPU-") && isUUID(d.UUID[4:]))
-		require.True(t, d.MIG == "" || strings.HasPrefix(d.MIG, "MIG-") && isUUID(d.MIG[4:]))
+		require.True(t, d.UUID == "" || strings.HasPrefix(d.UUID, "GPU-") && IsUUID(d.UUID[4:]))
+		require.True(t, d.MIG == "" || strings.HasPrefix(d.MIG, "MIG-") && IsUUID(d.MIG[4:]))
 		require.True(t, d.MIG == "" && d.GI == -1 && d.CI == -1 || d.MIG != "" && 0 <= d.GI && d.GI <= 14 && 0 <= d.CI && d.CI <= 7)
 		require.True(t, d.UUID != "" || d.PCI != "" || d.MIG != "")
 		require.True(t, d.Render == -1 || d.Render >= 128)
@@ -581,7 +581,7 @@ func holds(t *testing.T, p Policy) {
 		require.True(t, k.Minor >= 0 || k.UUID != "" || k.PCI != "")
 		require.True(t, k.Agent == "" || line(k.Agent))
 	}
-	require.True(t, p.Resolved == nil || isUUID(p.Resolved.BootID) && p.Resolved.At.Location() == time.UTC)
+	require.True(t, p.Resolved == nil || IsUUID(p.Resolved.BootID) && p.Resolved.At.Location() == time.UTC)
 	seen := map[[2]string]bool{}
 	for _, w := range p.Waivers {
 		_, waivable, needsMatch := Waivable(w.ID)

@@ -50,6 +50,9 @@ type Demand struct {
 	Policy *Policy
 	// PolicyError says why it could not be read.
 	PolicyError error
+	// Direct: the operator has said why it is right that the jobs' user may change
+	// the policy.
+	Direct bool
 	// Host is the operator's reason why a machine without containers is right here;
 	// empty where jobs must be in a container.
 	Host string

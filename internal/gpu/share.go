@@ -9,38 +9,10 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 )
 
-// Minors of NVIDIA's static major (the driver's nv.h).
-const (
-	maxNVIDIAMinor = 247 // of a GPU; above are modeset and ctl
-	maxNVIDIAGPUs  = 32  // of one machine (nvlimits.h), with the lowest minors
-	minorBeyond    = 200 // no GPU's: it is open only where a rule has a wildcard
-	minorModeset   = 254
-	minorCtl       = 255
-)
-
 var (
-	nvidiaCtl     = devnode.C(majorNVIDIA, minorCtl)
-	nvidiaModeset = devnode.C(majorNVIDIA, minorModeset)
+	nvidiaCtl     = devnode.C(MajorNVIDIA, MinorCtl)
+	nvidiaModeset = devnode.C(MajorNVIDIA, MinorModeset)
 )
-
-// The static table of the NVIDIA driver's nv-caps.c: 32 GPUs of 15 GPU instances
-// of 8 compute instances.
-const (
-	maxMIGGPUs    = 32
-	maxGIs        = 15
-	maxCIs        = 8
-	minorFabric   = 0 // fabric-mgmt
-	minorConfig   = 1
-	minorMonitor  = 2
-	minorFirstGI  = 3
-	minorIMEXMgmt = minorFirstGI + maxMIGGPUs*maxGIs*(1+maxCIs)
-)
-
-// capMinor is the minor of an instance's node by that table; ci -1 is the GPU
-// instance itself.
-func capMinor(gpu, gi, ci int) int {
-	return minorFirstGI + (gpu*maxGIs+gi)*(1+maxCIs) + 1 + ci
-}
 
 // A share is what the policy gives this agent, on this machine.
 type share struct {
@@ -125,7 +97,7 @@ func (d divider) findNVIDIA(device Device) bool {
 			"look at /proc/driver/nvidia/gpus/"+escape.Text(gpu.PCI)+"/information on the host: Device Minor")
 		return true
 	}
-	own := ownGPU{Device: device, number: devnode.C(majorNVIDIA, uint32(gpu.Minor)), minor: gpu.Minor, pci: gpu.PCI, uuid: gpu.UUID}
+	own := ownGPU{Device: device, number: devnode.C(MajorNVIDIA, uint32(gpu.Minor)), minor: gpu.Minor, pci: gpu.PCI, uuid: gpu.UUID}
 	d.s.own[own.number] = true
 	if device.UUID != "" && gpu.UUID != "" && device.UUID != gpu.UUID {
 		d.problem("gpu.identity", fmt.Sprintf("the policy says %s, but at %s is %s", escape.Text(device.UUID), escape.Text(gpu.PCI), escape.Text(gpu.UUID)),
@@ -174,7 +146,7 @@ func (d divider) listed(device Device) (NVIDIAGPU, bool) {
 // hasSlice tells whether the kernel opens the slice of that GPU.
 func (d divider) hasSlice(gpu int, device Device) bool {
 	major, ok := d.major("nvidia-caps")
-	return ok && gpu >= 0 && device.GI >= 0 && d.access(devnode.C(major, uint32(capMinor(gpu, device.GI, -1)))).Read == devnode.Allowed
+	return ok && gpu >= 0 && device.GI >= 0 && d.access(devnode.C(major, uint32(CapMinor(gpu, device.GI, -1)))).Read == devnode.Allowed
 }
 
 // reachable notes what is wrong with the main node of an own GPU.
@@ -240,7 +212,7 @@ type stranger struct {
 func (d divider) strangers() []stranger {
 	var all []stranger
 	for _, g := range d.NVIDIA.GPUs {
-		n := devnode.C(majorNVIDIA, uint32(max(g.Minor, 0)))
+		n := devnode.C(MajorNVIDIA, uint32(max(g.Minor, 0)))
 		if d.Policy.Vendor == VendorNVIDIA && g.Minor >= 0 && !d.s.own[n] && d.access(n).Any() {
 			all = append(all, stranger{n, g.words()})
 		}
@@ -265,7 +237,7 @@ func (d divider) findSlice(own ownGPU) {
 			"on the host, at each start: juliagpu gpu resolve --agent AGENT writes them")
 		return
 	}
-	gi, ci := capMinor(own.minor, own.GI, -1), capMinor(own.minor, own.GI, own.CI)
+	gi, ci := CapMinor(own.minor, own.GI, -1), CapMinor(own.minor, own.GI, own.CI)
 	d.s.ownCaps[gi], d.s.ownCaps[ci] = true, true
 	if len(d.layout()) > 0 {
 		return // nobody knows what any minor means
@@ -297,9 +269,9 @@ func (d divider) findSlice(own ownGPU) {
 // otherSlices are the instances of the same GPU that are open instead.
 func (d divider) otherSlices(own ownGPU, reads func(int) bool) []Instance {
 	var others []Instance
-	for gi := range maxGIs {
-		for ci := -1; ci < maxCIs; ci++ {
-			minor := capMinor(own.minor, gi, ci)
+	for gi := range MaxGIs {
+		for ci := -1; ci < MaxCIs; ci++ {
+			minor := CapMinor(own.minor, gi, ci)
 			if !d.s.ownCaps[minor] && reads(minor) && (gi != own.GI || !d.Policy.AllowSharedGI) {
 				others = append(others, Instance{own.minor, gi, ci, minor})
 			}
@@ -424,7 +396,7 @@ func (d divider) fixIdentity() []string {
 func (w *world) layout() []Instance {
 	var differ []Instance
 	for _, i := range slices.Concat(w.NVIDIA.Table, w.NVIDIA.Instances) {
-		if i.Minor != capMinor(i.GPU, i.GI, i.CI) {
+		if i.Minor != CapMinor(i.GPU, i.GI, i.CI) {
 			differ = append(differ, i)
 		}
 	}

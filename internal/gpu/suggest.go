@@ -12,7 +12,7 @@ import (
 func Suggest(f Facts) Policy {
 	p := Policy{Vendor: VendorNone}
 	for _, g := range f.NVIDIA.GPUs {
-		if g.Minor >= 0 && f.Access(devnode.C(majorNVIDIA, uint32(g.Minor))).Any() {
+		if g.Minor >= 0 && f.Access(devnode.C(MajorNVIDIA, uint32(g.Minor))).Any() {
 			p.Vendor = VendorNVIDIA
 			p.Devices = append(p.Devices, suggestSlices(f, g)...)
 		}
@@ -38,9 +38,9 @@ func suggestSlices(f Facts, g NVIDIAGPU) []Device {
 	w := world{Facts: f}
 	if major, ok := w.major("nvidia-caps"); ok {
 		opens := func(minor int) bool { return f.Access(devnode.C(major, uint32(minor))).Any() }
-		for gi := range maxGIs {
-			for ci := range maxCIs {
-				if opens(capMinor(g.Minor, gi, -1)) && opens(capMinor(g.Minor, gi, ci)) {
+		for gi := range MaxGIs {
+			for ci := range MaxCIs {
+				if opens(CapMinor(g.Minor, gi, -1)) && opens(CapMinor(g.Minor, gi, ci)) {
 					open = append(open, Device{PCI: g.PCI, GI: gi, CI: ci, Render: -1})
 				}
 			}
@@ -55,7 +55,7 @@ func suggestSlices(f Facts, g NVIDIAGPU) []Device {
 // knownUUID is empty for whatever the driver says that is not a UUID in its one
 // spelling: logs print it.
 func (g NVIDIAGPU) knownUUID() string {
-	if rest, ok := strings.CutPrefix(g.UUID, "GPU-"); ok && isUUID(rest) {
+	if rest, ok := strings.CutPrefix(g.UUID, "GPU-"); ok && IsUUID(rest) {
 		return g.UUID
 	}
 	return ""

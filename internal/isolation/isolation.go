@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 )
 
@@ -38,7 +39,7 @@ func Check(config settings.Settings, configErr error, ask Ask) Result {
 	case configErr == nil:
 		user := 0
 		if config.Mode == settings.Direct {
-			user = os.Getuid()
+			user, demand.Direct = os.Getuid(), true
 		}
 		demand.Policy, demand.PolicyError = config.Policy(user)
 		demand.Waivers = config.Waivers
@@ -55,9 +56,9 @@ func Check(config settings.Settings, configErr error, ask Ask) Result {
 	}
 	want := demand.Want()
 	want.SMI = want.SMI || ask.All
-	host, done := gpu.Machine(ask.Environ)
+	host, done := observe.Machine(ask.Environ)
 	defer done()
-	facts := gpu.Observe(host, demand.Policy, want)
+	facts := observe.Facts(host, demand.Policy, want)
 	report := gpu.Check(facts, demand)
 	return Result{report, facts, time.Since(started)}
 }

@@ -3,8 +3,6 @@
 // panic, and what they do not understand is an error, never a default.
 package procfs
 
-import "slices"
-
 // A Status is what /proc/PID/status says (proc_pid_status(5)).
 type Status struct {
 	UID  int `json:"uid"`
@@ -18,19 +16,6 @@ type Status struct {
 	CapAmb     uint64 `json:"cap_amb"`
 	NoNewPrivs bool   `json:"no_new_privs"`
 	Seccomp    int    `json:"seccomp"` // 0 none, 1 strict, 2 filters
-}
-
-// A Mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)), its octal
-// escapes undone.
-type Mount struct {
-	ID, Parent int
-	Device     string   // st_dev of its files, as in 0:58
-	Root       string   // the part of the file system that is mounted
-	Point      string   // where, seen from the process's root
-	Options    []string // of this mount
-	Type       string   // of the file system
-	Source     string
-	Super      []string // of the file system
 }
 
 // A Major is one line of /proc/devices.
@@ -55,13 +40,6 @@ type Stat struct {
 	Start              uint64 // clock ticks after the machine's boot
 }
 
-// Has tells whether a mount has an option of its own, as nodev.
-func (m Mount) Has(option string) bool { return slices.Contains(m.Options, option) }
-
-// ReadOnly tells whether nothing can be written here: by the mount or by the
-// whole file system.
-func (m Mount) ReadOnly() bool { return m.Has("ro") || slices.Contains(m.Super, "ro") }
-
 // A Capability is a bit of Status's sets (linux/capability.h).
 type Capability uint
 
@@ -70,3 +48,13 @@ const MKNOD Capability = 27
 
 // In tells whether a set has the capability.
 func (c Capability) In(set uint64) bool { return set>>c&1 == 1 }
+
+// The initial namespaces have fixed numbers (Linux include/linux/proc_ns.h,
+// include/uapi/linux/nsfs.h).
+const (
+	InitialIPC  = 4026531839
+	InitialUTS  = 4026531838
+	InitialUser = 4026531837
+	InitialPID  = 4026531836
+	InitialNet  = 4026531833 // on recent kernels alone
+)
