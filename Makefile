@@ -47,8 +47,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 install: build ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
 	install -d /usr/lib/juliagpu-secrets/hooks
-	install -m 755 build/bin/environment build/bin/pre-command build/bin/pre-exit /usr/lib/juliagpu-secrets/
+	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit /usr/lib/juliagpu-secrets/
 	ln -sfn ../environment ../pre-command ../pre-exit /usr/lib/juliagpu-secrets/hooks/
+	echo '#!/usr/lib/juliagpu-secrets/pre-bootstrap' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/pre-bootstrap
 	install -m 755 build/bin/encrypt build/bin/juliagpu /usr/bin/
 
 clean: ## what the targets above left

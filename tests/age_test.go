@@ -24,7 +24,7 @@ func TestAgeOpensWhatWeSeal(t *testing.T) {
 	program, err := agenttest.Tool(t.Context(), "age", os.Stderr)
 	require.NoError(t, err)
 	for _, hybrid := range []bool{false, true} {
-		h := newHost(t)
+		h := newHost(t, direct)
 		to, _ := h.identity("identity", hybrid)
 		for i, value := range []string{"a token", "two\nlines\n", "\"quoted\" $HOME \\ ü 😀", strings.Repeat("0123456789abcdef", envelope.MaxValue/16)} {
 			t.Run(fmt.Sprintf("hybrid=%v-%d", hybrid, i), func(t *testing.T) {

@@ -95,6 +95,11 @@ func TestImports(t *testing.T) {
 		"./internal/gpu/observe": {[]string{module + "internal/settings", module + "internal/job", "net/http"}, "what a container can reach does not depend on jobs"},
 		"./internal/strict":      {[]string{"net", "os/exec"}, "it reads text"},
 		"./internal/procfs":      {[]string{"net", "os/exec"}, "it reads text"},
+		"./cmd/pre-bootstrap":    {[]string{"net/http", module + "internal/jobenv", module + "internal/jobfile"}, "it opens and leaves; it talks to nobody and starts nothing"},
+		"./internal/handoff":     {[]string{module + "internal/identity", module + "internal/unseal", module + "internal/settings", module + "internal/jobenv", "net"}, "it keeps a text that it can't read"},
+		"./internal/envfile":     {[]string{module + "internal/identity", module + "internal/settings", "net"}, "reading what a job states decides nothing"},
+		"./internal/gate":        {[]string{"os", "net"}, "names in, words out"},
+		"./internal/grant":       {[]string{module + "internal/jobenv", module + "internal/handoff", "net/http"}, "opening and delivering are two things"},
 		"./cmd/pre-exit":         {[]string{module + "internal/identity", module + "internal/envelope/openssl", "filippo.io/age/plugin"}, "it removes files and opens nothing"},
 		"./internal/trust":       {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
 		"./internal/repo":        {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
@@ -136,5 +141,5 @@ func TestWhoSeesSecrets(t *testing.T) {
 		}
 	}
 	slices.Sort(seers)
-	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/shape"}, seers)
+	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/grant", "internal/shape"}, seers)
 }

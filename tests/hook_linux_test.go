@@ -19,7 +19,7 @@ import (
 // either shows nowhere in /proc while root looks; internal/harden tests that.)
 func TestHookWithAKeyIsClosed(t *testing.T) {
 	t.Parallel()
-	h, to := readyHost(t)
+	h, to := readyHost(t, direct)
 	h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: "never", Received: filepath.Join(h.dir, "..", "received")}.BootstrapScript()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

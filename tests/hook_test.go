@@ -24,6 +24,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
 // built are the programs under test, built once for all tests of the package.
@@ -47,7 +48,7 @@ func programs(t *testing.T) (dir, agent string) {
 		if built.dir, built.err = os.MkdirTemp("", "bk-programs-"); built.err != nil {
 			return
 		}
-		for _, name := range []string{"environment", "pre-command", "pre-exit", "encrypt"} {
+		for _, name := range []string{"environment", "pre-bootstrap", "pre-command", "pre-exit", "encrypt"} {
 			if built.err = agenttest.Build(ctx, "./cmd/"+name, filepath.Join(built.dir, name)); built.err != nil {
 				return
 			}
@@ -65,23 +66,42 @@ func programs(t *testing.T) (dir, agent string) {
 // configuration, identities.
 type host struct {
 	t          *testing.T
+	mode       mode
 	dir        string // the agent's; searched for canaries
 	lib        string // binaries, hooks and configuration
 	identities string
 	agent      agenttest.Agent
 }
 
-const direct = "mode: direct\nreason: a test's agent\nisolation: {expect: host, reason: a test's machine}\n"
+// A mode is one in which every row must hold.
+type mode string
 
-// newHost installs the hook as DESIGN says: the binary in one folder, with the
-// configuration beside it, and a symbolic link in the hooks' folder below.
-func newHost(t *testing.T) *host {
+const (
+	direct mode = "direct"
+	split  mode = "split" // without users of their own for jobs
+)
+
+// inEachMode runs a test in both modes, beside all others.
+func inEachMode(t *testing.T, test func(*testing.T, mode)) {
+	t.Parallel()
+	for _, m := range []mode{direct, split} {
+		t.Run(string(m), func(t *testing.T) {
+			t.Parallel()
+			test(t, m)
+		})
+	}
+}
+
+// newHost installs the hooks as DESIGN says: the binaries in one folder, with the
+// configuration beside them, and in the hooks' folder below a symbolic link to each
+// that the agent runs as it is, and a file of one line for pre-bootstrap.
+func newHost(t *testing.T, m mode) *host {
 	t.Helper()
 	binaries, agent := programs(t)
 	dir, err := os.MkdirTemp("", "bk-") // t.TempDir() is too long for sockets
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h := &host{t: t, dir: filepath.Join(dir, "a"), lib: filepath.Join(dir, "lib"), identities: filepath.Join(dir, "run")}
+	h := &host{t: t, mode: m, dir: filepath.Join(dir, "a"), lib: filepath.Join(dir, "lib"), identities: filepath.Join(dir, "run")}
 	for _, d := range []string{h.dir, filepath.Join(h.lib, "hooks"), h.identities} {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}
@@ -90,14 +110,36 @@ func newHost(t *testing.T) *host {
 		require.NoError(t, os.Symlink("../"+name, filepath.Join(h.lib, "hooks", name)))
 	}
 	h.agent = agenttest.Agent{Binary: agent, Dir: h.dir, HooksPath: filepath.Join(h.lib, "hooks"), Polyglot: true, Watch: true}
+	if m == split {
+		need.Root(t, "for mounts of its own")
+		h.preBootstrap()
+		// As a unit does at each start: the folder is filled anew.
+		h.agent.Setup = "mkdir -m 711 " + runFolder + "\ncp -p " + h.identities + "/* " + runFolder + " || true"
+	}
 	return h
 }
 
-// configure writes the configuration: direct mode, this identity file, and more.
+// preBootstrap installs the hook of that name.
+func (h *host) preBootstrap() {
+	h.t.Helper()
+	require.NoError(h.t, os.Link(filepath.Join(built.dir, "pre-bootstrap"), filepath.Join(h.lib, "pre-bootstrap")))
+	require.NoError(h.t, os.WriteFile(filepath.Join(h.lib, "hooks", "pre-bootstrap"), []byte("#!"+h.lib+"/pre-bootstrap\n"), 0o755))
+}
+
+const runFolder = "/run/juliagpu-secrets"
+
+// configure writes the configuration: the mode, this identity file, and more.
 func (h *host) configure(more string, files ...string) {
 	h.t.Helper()
-	text := direct + "identities:\n"
+	text := "mode: " + string(h.mode) + "\nreason: a test's agent\nisolation: {expect: host, reason: a test's machine}\n"
+	if h.mode == split && !strings.Contains(more, "consume:") {
+		text += "consume: true\n"
+	}
+	text += "identities:\n"
 	for _, f := range files {
+		if h.mode == split {
+			f = strings.ReplaceAll(f, h.identities, runFolder)
+		}
 		text += "  - " + f + "\n"
 	}
 	require.NoError(h.t, os.WriteFile(filepath.Join(h.lib, "config.yml"), []byte(text+more), 0o644))
@@ -124,9 +166,9 @@ func (h *host) identity(name string, hybrid bool) (to envelope.Recipient, entry 
 }
 
 // readyHost is a host with one identity and no rules of its own.
-func readyHost(t *testing.T) (h *host, to envelope.Recipient) {
+func readyHost(t *testing.T, m mode) (h *host, to envelope.Recipient) {
 	t.Helper()
-	h = newHost(t)
+	h = newHost(t, m)
 	to, entry := h.identity("identity", false)
 	h.configure("", entry)
 	return h, to
@@ -193,12 +235,15 @@ func sum(name, value string) string {
 // A row is one job and how it must end.
 type row struct {
 	env     map[string]string // facts that differ from a push to main
+	unset   []string          // facts that are not stated at all
 	secrets map[string]string // the SECRET_* of the job
 	values  map[string]string // what must be set, masked
 	status  int
 	outcome string   // JULIAGPU_SECRETS, where the command runs
 	log     []string // parts of the log
 	absent  []string // variables that must be empty
+	// rejected: pre-bootstrap refuses the job, and log is the agent's.
+	rejected bool
 	// noOpen: canaries that must be seen nowhere, not even in the command.
 	noOpen []string
 }
@@ -215,16 +260,32 @@ func (h *host) run(r row) agenttest.Result {
 	names := slices.Sorted(maps.Keys(r.values))
 	shown := slices.Concat(names, r.absent)
 	var whole func(agenttest.Result) bool
-	if r.status != 0 {
+	command := show(shown...)
+	switch {
+	case r.rejected:
+		r.status = -1
+		whole = agenttest.Says()
+	case r.status != 0:
 		whole = agenttest.Says(r.log...)
+	case h.mode == split: // what is left for whoever comes next
+		command += "find " + runFolder + " | sed 's/^/lies /'\n"
 	}
-	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{Env: env, Command: show(shown...)}, whole)
+	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{Env: env, Unset: r.unset, Command: command}, whole)
 	text := result.Text()
-	require.NoError(t, err, text)
-	require.Equal(t, r.status, result.ExitStatus, text)
-	for _, part := range r.log {
-		require.Contains(t, text, part)
+	require.NoError(t, err, text+result.AgentLog)
+	require.Equal(t, r.status, result.ExitStatus, text+result.AgentLog)
+	log := text
+	if r.rejected {
+		require.Equal(t, "agent_refused", result.SignalReason, text)
+		log = result.AgentLog
 	}
+	for _, part := range r.log {
+		require.Contains(t, log, part)
+	}
+	if _, err := os.Stat(filepath.Join(h.lib, "config.yml")); err == nil { // without it nobody knows the identity
+		require.NotContains(t, text, "lies "+runFolder+"/identity")
+	}
+	require.NotRegexp(t, `lies .*/handoff`, text)
 	if r.status == 0 {
 		for _, name := range names {
 			require.Contains(t, text, sum(name, r.values[name]), "the command has the value of %s", name)
@@ -306,7 +367,7 @@ func (h *host) search(result agenttest.Result, granted, never [][]byte) {
 	early := 0
 	for _, p := range result.Processes {
 		args := strings.TrimRight(strings.ReplaceAll(p.Cmdline, "\x00", " "), " ")
-		if strings.HasSuffix(args, "/environment") || strings.HasSuffix(args, " bootstrap") || strings.Contains(args, "buildkite-agent start") {
+		if strings.HasSuffix(args, "/environment") || strings.HasSuffix(args, " bootstrap") || strings.Contains(args, "buildkite-agent start") || strings.Contains(args, "/pre-bootstrap") {
 			early++
 			for _, c := range granted {
 				require.False(t, agenttest.Contains([]byte(p.Environ), c), "a canary in the environment of %s", args)
@@ -321,16 +382,21 @@ func (h *host) search(result agenttest.Result, granted, never [][]byte) {
 	}
 }
 
-func TestTrustedPush(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestTrustedPush(t *testing.T) { inEachMode(t, testTrustedPush) }
+
+func testTrustedPush(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	value := canary("token")
+	mode := map[mode]string{
+		direct: "mode direct: a test's agent\nthe identity is not consumed: jobs on this agent can read it\n",
+		split:  "mode split, without users of their own for jobs: a test's agent\n",
+	}
 	r := h.run(row{
 		secrets: map[string]string{"SECRET_CODECOV_TOKEN": seal(t, to, "CODECOV_TOKEN", value, nil), "SECRET_NOTE": "plain text", "SECRET_EMPTY": ""},
 		values:  map[string]string{"CODECOV_TOKEN": value},
 		outcome: "granted",
 		log: []string{
-			"~~~ :key: Secrets\n", "mode direct: a test's agent\n", "the identity is not consumed: jobs on this agent can read it\n", "isolation expected of the host: a test's machine\n",
+			"~~~ :key: Secrets\n" + mode[m], "isolation expected of the host: a test's machine\n",
 			"SECRET_CODECOV_TOKEN: granted\n", "SECRET_NOTE: not a sealed value, left as it is\n",
 			"1 granted, 0 withheld, 0 refused, in ", "left SECRET_NOTE: plain text",
 		},
@@ -338,9 +404,10 @@ func TestTrustedPush(t *testing.T) {
 	require.NotContains(t, r.Text(), "\nSECRET_EMPTY:", "an empty one is silently nothing")
 }
 
-func TestOwnPullRequest(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestOwnPullRequest(t *testing.T) { inEachMode(t, testOwnPullRequest) }
+
+func testOwnPullRequest(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	value := canary("token")
 	h.run(row{
 		env:     ownPullRequest,
@@ -349,9 +416,10 @@ func TestOwnPullRequest(t *testing.T) {
 	})
 }
 
-func TestFork(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestFork(t *testing.T) { inEachMode(t, testFork) }
+
+func testFork(t *testing.T, m mode) {
+	h := newHost(t, m)
 	to, entry := h.identity("identity", false)
 	h.configure("consume: true\n", entry)
 	key := h.identityTexts()
@@ -371,15 +439,20 @@ func TestFork(t *testing.T) {
 		},
 	})
 	h.search(r, nil, key)
-	require.Empty(t, h.identityTexts(), "the identity is gone before the fork's code starts")
+	if m == direct { // in split mode run looks for itself
+		require.Empty(t, h.identityTexts(), "the identity is gone before the fork's code starts")
+	}
 }
 
 // TestForkWithVariablesOfStrangeNames: a name may hold "=". In a process's
 // environment "A=b" with the value "c" is A=b=c, and may come after the agent's
 // own A. Forty of them come after it almost surely.
 func TestForkWithVariablesOfStrangeNames(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+	inEachMode(t, testForkWithVariablesOfStrangeNames)
+}
+
+func testForkWithVariablesOfStrangeNames(t *testing.T, m mode) {
+	h := newHost(t, m)
 	to, entry := h.identity("identity", false)
 	h.configure("consume: true\npipelines:\n  juliagpu/cuda-dot-jl: github.com/juliagpu/cuda.jl\n", entry)
 	key := h.identityTexts()
@@ -389,6 +462,13 @@ func TestForkWithVariablesOfStrangeNames(t *testing.T) {
 		env[fmt.Sprintf("BUILDKITE_PULL_REQUEST_REPO=https://x%d", i)] = "y@github.com/JuliaGPU/CUDA.jl"
 	}
 	env[""] = "a variable without a name"
+	if m == split {
+		h.run(row{
+			env: env, secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}, noOpen: []string{value}, rejected: true,
+			log: []string{"rejected: it has a variable that would take the place of BUILDKITE_PULL_REQUEST_REPO, and might run without the hooks"},
+		})
+		return
+	}
 	r := h.run(row{
 		env: env, secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)},
 		absent: []string{"TOKEN"}, noOpen: []string{value}, outcome: "withheld",
@@ -398,8 +478,9 @@ func TestForkWithVariablesOfStrangeNames(t *testing.T) {
 	require.Empty(t, h.identityTexts(), "the identity is given up all the same")
 }
 
-func TestWithheld(t *testing.T) {
-	t.Parallel()
+func TestWithheld(t *testing.T) { inEachMode(t, testWithheld) }
+
+func testWithheld(t *testing.T, m mode) {
 	for name, tt := range map[string]struct {
 		env    map[string]string
 		change func(*envelope.Label)
@@ -423,7 +504,7 @@ func TestWithheld(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h, to := readyHost(t)
+			h, to := readyHost(t, m)
 			value := canary("token")
 			r := h.run(row{
 				env: tt.env, secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, tt.change)},
@@ -434,8 +515,9 @@ func TestWithheld(t *testing.T) {
 	}
 }
 
-func TestRefused(t *testing.T) {
-	t.Parallel()
+func TestRefused(t *testing.T) { inEachMode(t, testRefused) }
+
+func testRefused(t *testing.T, m mode) {
 	amdgpu := mustRepo("github.com/juliagpu/amdgpu.jl")
 	for name, tt := range map[string]struct {
 		variable string
@@ -453,7 +535,7 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h, to := readyHost(t)
+			h, to := readyHost(t, m)
 			value, good := canary("token"), canary("good")
 			variable := "SECRET_TOKEN"
 			if tt.variable != "" {
@@ -472,9 +554,10 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestTag(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestTag(t *testing.T) { inEachMode(t, testTag) }
+
+func testTag(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	deploy, main := canary("deploy"), canary("main")
 	h.run(row{
 		env: map[string]string{"BUILDKITE_TAG": "v1.2", "BUILDKITE_BRANCH": "v1.2"},
@@ -487,9 +570,10 @@ func TestTag(t *testing.T) {
 	})
 }
 
-func TestRotation(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestRotation(t *testing.T) { inEachMode(t, testRotation) }
+
+func testRotation(t *testing.T, m mode) {
+	h := newHost(t, m)
 	fresh, one := h.identity("new", false)
 	old, two := h.identity("old", false)
 	gone, _ := h.identity("gone", false)
@@ -507,9 +591,10 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-func TestSeveralLines(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestSeveralLines(t *testing.T) { inEachMode(t, testSeveralLines) }
+
+func testSeveralLines(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	value := canary("line-1") + "\n\t" + canary("line-2") + "\r\n" + canary("line \"3\" $HOME 'ü'") + "\n"
 	// The log shows each line masked, so the row's own check by the whole does not fit.
 	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
@@ -523,9 +608,10 @@ func TestSeveralLines(t *testing.T) {
 	h.search(result, [][]byte{[]byte(value)}, h.identityTexts())
 }
 
-func TestBundle(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestBundle(t *testing.T) { inEachMode(t, testBundle) }
+
+func testBundle(t *testing.T, m mode) {
+	h := newHost(t, m)
 	to, entry := h.identity("identity", true)
 	h.configure("", entry)
 	values := map[string]string{}
@@ -541,12 +627,13 @@ func TestBundle(t *testing.T) {
 		log: []string{"SECRET_CI: granted as A, B, CI_TOKEN\n"}})
 }
 
-func TestFiftySecrets(t *testing.T) {
-	t.Parallel()
+func TestFiftySecrets(t *testing.T) { inEachMode(t, testFiftySecrets) }
+
+func testFiftySecrets(t *testing.T, m mode) {
 	for _, hybrid := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hybrid=%v", hybrid), func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
+			h := newHost(t, m)
 			to, entry := h.identity("identity", hybrid)
 			h.configure("", entry)
 			secrets, values := map[string]string{}, map[string]string{}
@@ -561,9 +648,10 @@ func TestFiftySecrets(t *testing.T) {
 }
 
 // TestUpload: an upload would write what $NAME stands for into the build.
-func TestUpload(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestUpload(t *testing.T) { inEachMode(t, testUpload) }
+
+func testUpload(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	value := canary("token")
 	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
 		Env:     map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)},
@@ -574,9 +662,10 @@ func TestUpload(t *testing.T) {
 	h.search(result, nil, append(h.identityTexts(), []byte(value)))
 }
 
-func TestNothingSealed(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestNothingSealed(t *testing.T) { inEachMode(t, testNothingSealed) }
+
+func testNothingSealed(t *testing.T, m mode) {
+	h := newHost(t, m)
 	_, entry := h.identity("identity", false)
 	h.configure("", entry)
 	h.run(row{secrets: map[string]string{"SECRET_NOTE": "plain", "MY_SECRET_X": seal(t, mustTo(t, h), "X", "not ours", nil)}, absent: []string{"X"}, outcome: "none"})
@@ -587,9 +676,10 @@ func mustTo(t *testing.T, h *host) envelope.Recipient {
 	return to
 }
 
-func TestNoConfiguration(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestNoConfiguration(t *testing.T) { inEachMode(t, testNoConfiguration) }
+
+func testNoConfiguration(t *testing.T, m mode) {
+	h := newHost(t, m)
 	// Without a configuration it expects a container, which this machine is or is not.
 	require.NoError(t, os.Remove(filepath.Join(h.lib, "hooks", "pre-command")))
 	to, _ := h.identity("identity", false)
@@ -603,25 +693,28 @@ func TestNoConfiguration(t *testing.T) {
 
 // TestMachineAtFault: the job fails with a status that a retry can name, and
 // nothing is set.
-func TestMachineAtFault(t *testing.T) {
-	t.Parallel()
+func TestMachineAtFault(t *testing.T) { inEachMode(t, testMachineAtFault) }
+
+func testMachineAtFault(t *testing.T, m mode) {
 	for name, tt := range map[string]struct {
-		break_ func(*host, string)
-		log    string
+		break_   func(*host, string)
+		log      string
+		rejected bool // in split mode the job does not even start
 	}{
-		"configuration": {func(h *host, entry string) { h.configure("colour: red\n", entry) }, "config.yml:"},
+		"configuration": {func(h *host, entry string) { h.configure("colour: red\n", entry) }, "config.yml:", true},
 		"no identity": {func(h *host, entry string) {
 			h.configure("", entry)
 			require.NoError(h.t, os.Remove(filepath.Join(h.identities, "identity")))
-		}, "identity"},
+		}, "identity", false},
 		"identity others can read": {func(h *host, entry string) {
 			h.configure("", entry)
 			require.NoError(h.t, os.Chmod(filepath.Join(h.identities, "identity"), 0o644))
-		}, "mode 0644"},
+		}, "mode 0644", false},
 		"identity with a second name": {func(h *host, entry string) {
 			h.configure("consume: true\n", entry)
 			require.NoError(h.t, os.Link(filepath.Join(h.identities, "identity"), filepath.Join(h.identities, "second")))
-		}, "identity"},
+			h.agent.Setup = strings.ReplaceAll(h.agent.Setup, "cp -p ", "cp -pd ") // keeps them one file
+		}, "identity", true},
 		"a hook others can write": {func(h *host, entry string) {
 			h.configure("", entry)
 			hook := filepath.Join(h.lib, "environment") // a hard link, so far
@@ -630,18 +723,23 @@ func TestMachineAtFault(t *testing.T) {
 			require.NoError(h.t, os.Remove(hook))
 			require.NoError(h.t, os.WriteFile(hook, text, 0o755))
 			require.NoError(h.t, os.Chmod(hook, 0o775))
-		}, "lib/environment: mode 0775"},
+		}, "lib/environment: mode 0775", false},
 		"a configuration others can write": {func(h *host, entry string) {
 			h.configure("", entry)
 			require.NoError(h.t, os.Chmod(filepath.Join(h.lib, "config.yml"), 0o666))
-		}, "config.yml"},
+		}, "config.yml", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
+			h := newHost(t, m)
 			to, entry := h.identity("identity", false)
 			tt.break_(h, entry)
 			value := canary("token")
+			if m == split && tt.rejected {
+				h.run(row{secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}, noOpen: []string{value},
+					rejected: true, log: []string{"pre-bootstrap: error: ", tt.log}})
+				return
+			}
 			h.run(row{
 				secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)},
 				status:  75, noOpen: []string{value}, log: []string{"+++ :key: Secrets\n", "environment: error: ", tt.log, "nothing set: "},
@@ -650,8 +748,9 @@ func TestMachineAtFault(t *testing.T) {
 	}
 }
 
-func TestFaultyJobAPI(t *testing.T) {
-	t.Parallel()
+func TestFaultyJobAPI(t *testing.T) { inEachMode(t, testFaultyJobAPI) }
+
+func testFaultyJobAPI(t *testing.T, m mode) {
 	for fault, want := range map[string]string{
 		"422":        "it answered 422",
 		"500":        "it answered 500",
@@ -666,7 +765,7 @@ func TestFaultyJobAPI(t *testing.T) {
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			h, to := readyHost(t)
+			h, to := readyHost(t, m)
 			received := filepath.Join(h.dir, "..", "received")
 			h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: fault, Received: received}.BootstrapScript()
 			secrets, values := map[string]string{}, []string{}
@@ -690,14 +789,22 @@ func TestFaultyJobAPI(t *testing.T) {
 
 // TestPipelineTurnsJobAPIOff: a pipeline can turn the API off and leave the address
 // of a socket of its own.
-func TestPipelineTurnsJobAPIOff(t *testing.T) {
-	t.Parallel()
+func TestPipelineTurnsJobAPIOff(t *testing.T) { inEachMode(t, testPipelineTurnsJobAPIOff) }
+
+func testPipelineTurnsJobAPIOff(t *testing.T, m mode) {
 	off := map[string]string{"BUILDKITE_AGENT_NO_JOB_API": "true", "BUILDKITE_AGENT_JOB_API_SOCKET": "/tmp/mine.sock", "BUILDKITE_AGENT_JOB_API_TOKEN": "x"}
-	h, to := readyHost(t)
+	h, to := readyHost(t, m)
 	value := canary("token")
 	secrets := map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}
-	h.run(row{env: off, secrets: secrets, status: 75, noOpen: []string{value},
-		log: []string{"the Job API's socket is not the agent's", "BUILDKITE_AGENT_JOB_API_SOCKET"}})
+	if m == split {
+		h.run(row{env: off, secrets: secrets, noOpen: []string{value}, rejected: true,
+			log: []string{"it has a variable that would take the place of BUILDKITE_AGENT_JOB_API_"}})
+		off = map[string]string{"BUILDKITE_AGENT_NO_JOB_API": "true"}
+		h.run(row{env: off, secrets: secrets, status: 75, noOpen: []string{value}, log: []string{"the agent offers no Job API"}})
+	} else {
+		h.run(row{env: off, secrets: secrets, status: 75, noOpen: []string{value},
+			log: []string{"the Job API's socket is not the agent's", "BUILDKITE_AGENT_JOB_API_SOCKET"}})
+	}
 
 	// With nothing to grant the job runs on.
 	forked := maps.Clone(fork)
@@ -717,9 +824,10 @@ func mergeEnv(a, b map[string]string) map[string]string {
 
 // TestRuntimeVariables: what Go's runtime reads of a job's environment changes
 // nothing, and the proxies and certificates of a job are never consulted.
-func TestRuntimeVariables(t *testing.T) {
-	t.Parallel()
-	h, to := readyHost(t)
+func TestRuntimeVariables(t *testing.T) { inEachMode(t, testRuntimeVariables) }
+
+func testRuntimeVariables(t *testing.T, m mode) {
+	h, to := readyHost(t, m)
 	value := canary("token")
 	h.run(row{
 		env: map[string]string{
@@ -734,12 +842,30 @@ func TestRuntimeVariables(t *testing.T) {
 
 // TestWithoutPolyglotHooks: an agent that can't run binary hooks runs no job
 // either, and opens nothing.
-func TestWithoutPolyglotHooks(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestWithoutPolyglotHooks(t *testing.T) { inEachMode(t, testWithoutPolyglotHooks) }
+
+func testWithoutPolyglotHooks(t *testing.T, m mode) {
+	h := newHost(t, m)
 	h.agent.Polyglot = false
 	to, entry := h.identity("identity", false)
 	h.configure("", entry)
 	value := canary("token")
 	h.run(row{secrets: map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}, status: 126, noOpen: []string{value}})
+}
+
+// TestPreBootstrapInDirectMode opens nothing, and keeps jobs away that could run
+// without hooks, or that the operator does not want.
+func TestPreBootstrapInDirectMode(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, direct)
+	h.preBootstrap()
+	to, entry := h.identity("identity", false)
+	h.configure("reject: {variables: [loader]}\n", entry)
+	value := canary("token")
+	secrets := map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}
+	h.run(row{secrets: secrets, values: map[string]string{"TOKEN": value}, outcome: "granted", log: []string{"mode direct: a test's agent\n"}})
+	h.run(row{secrets: secrets, noOpen: []string{value}, rejected: true, env: map[string]string{"LD_AUDIT": "/tmp/x.so"},
+		log: []string{"rejected: it sets LD_AUDIT, and this agent's operator rejects the group loader"}})
+	h.run(row{secrets: secrets, noOpen: []string{value}, rejected: true, env: map[string]string{"BUILDKITE_HOOKS_PATH=/n": ""},
+		log: []string{"rejected: it has a variable that would take the place of BUILDKITE_HOOKS_PATH"}})
 }

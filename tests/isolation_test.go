@@ -23,23 +23,26 @@ const noGPU = "gpu: {vendor: nvidia, devices: [{uuid: GPU-00000000-0000-0000-000
 
 // TestIsolationPasses: a machine of one trust level runs the command, and says
 // whose word that is.
-func TestIsolationPasses(t *testing.T) {
-	t.Parallel()
-	h, _ := readyHost(t)
+func TestIsolationPasses(t *testing.T) { inEachMode(t, testIsolationPasses) }
+
+func testIsolationPasses(t *testing.T, m mode) {
+	h, _ := readyHost(t, m)
 	r := h.run(row{outcome: "none", log: []string{
 		"~~~ :lock: GPU isolation: expected of the host, and not enforced, ",
 		"no container is expected here: a test's machine\n",
-		"info: secrets.readable: this job can read the identity",
-		"mode direct: a test's agent",
+		"info: secrets.readable: this job can read the agent's registration token",
+		"mode " + string(m) + ": a test's agent",
 	}})
+	require.Equal(t, m == direct, strings.Contains(r.Text(), "info: secrets.readable: this job can read the identity"), "split mode has consumed it")
 	require.Empty(t, r.Annotations)
 }
 
 // TestIsolationRefused: what is wrong for everybody refuses the command, keeps
 // secrets closed, and tells both why.
-func TestIsolationRefused(t *testing.T) {
-	t.Parallel()
-	h := newHost(t)
+func TestIsolationRefused(t *testing.T) { inEachMode(t, testIsolationRefused) }
+
+func testIsolationRefused(t *testing.T, m mode) {
+	h := newHost(t, m)
 	to, entry := h.identity("identity", false)
 	h.configure(noPolicy, entry)
 	value := canary("token")
@@ -65,10 +68,10 @@ func TestIsolationRefused(t *testing.T) {
 // pipeline's retry on status 75 gives the job to another agent.
 func TestIsolationMachine(t *testing.T) {
 	t.Parallel()
-	broken, entry := newHost(t), ""
-	_, entry = broken.identity("identity", false)
+	broken := newHost(t, direct)
+	_, entry := broken.identity("identity", false)
 	broken.configure(noGPU, entry)
-	healthy, _ := readyHost(t)
+	healthy, _ := readyHost(t, direct)
 
 	// As Buildkite does for retry: {automatic: [{exit_status: 75, limit: 2}]}.
 	var status []int
@@ -93,7 +96,7 @@ func TestIsolationMachine(t *testing.T) {
 // TestIsolationWishes: a step can demand more than the operator, and never less.
 func TestIsolationWishes(t *testing.T) {
 	t.Parallel()
-	h, _ := readyHost(t)
+	h, _ := readyHost(t, direct)
 	source := h.plugin()
 	h.run(row{env: use(source, `{"gpu":"required"}`), status: 75, log: []string{"gpu.missing: this step demands a GPU"}})
 	h.run(row{env: use(source, `{"busy":"deny"}`), outcome: "none"})
@@ -106,7 +109,7 @@ func TestIsolationWishes(t *testing.T) {
 // twice; alone it warns, and claims nothing.
 func TestIsolationPlugin(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
+	h := newHost(t, direct)
 	_, entry := h.identity("identity", false)
 	h.configure("", entry)
 	source := h.plugin()
@@ -127,10 +130,13 @@ func TestIsolationPlugin(t *testing.T) {
 // TestIsolationReport: the operator can keep what was measured.
 func TestIsolationReport(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
+	h := newHost(t, direct)
 	_, entry := h.identity("identity", false)
-	text := strings.Replace(direct, "reason: a test's machine", "reason: a test's machine, report: artifact", 1) + "identities:\n  - " + entry + "\n"
-	require.NoError(t, os.WriteFile(filepath.Join(h.lib, "config.yml"), []byte(text), 0o644))
+	h.configure("", entry)
+	config := filepath.Join(h.lib, "config.yml")
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(config, []byte(strings.Replace(string(text), "reason: a test's machine", "reason: a test's machine, report: artifact", 1)), 0o644))
 	r := h.run(row{outcome: "none"})
 	var report struct {
 		Schema  int

@@ -68,7 +68,7 @@ func TestPlugin(t *testing.T) {
 		name := map[bool]string{true: "beside the agent's hook", false: "alone"}[installed]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t)
+			h := newHost(t, direct)
 			h.agentLevel(installed)
 			to, entry := h.identity("identity", false)
 			h.configure("", entry)
@@ -142,7 +142,7 @@ func (h *host) in(t *testing.T) *host {
 // checkout.
 func TestVendoredPlugin(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
+	h := newHost(t, direct)
 	h.agentLevel(false)
 	to, entry := h.identity("identity", false)
 	h.configure("", entry)
@@ -166,7 +166,7 @@ func TestVendoredPlugin(t *testing.T) {
 // so the same prefix of variables.
 func TestBesideBuildkitesSecretsPlugin(t *testing.T) {
 	t.Parallel()
-	h, to := readyHost(t)
+	h, to := readyHost(t, direct)
 	source := h.plugin()
 	theirs := filepath.Join(filepath.Dir(h.dir), "buildkite-plugins", "secrets-buildkite-plugin")
 	_, err := agenttest.GitRepo(theirs, map[string]string{
@@ -186,7 +186,7 @@ func TestBesideBuildkitesSecretsPlugin(t *testing.T) {
 func TestUploadWithAWish(t *testing.T) {
 	t.Parallel()
 	for _, installed := range []bool{true, false} {
-		h := newHost(t)
+		h := newHost(t, direct)
 		h.agentLevel(installed)
 		to, entry := h.identity("identity", false)
 		h.configure("", entry)
@@ -209,7 +209,7 @@ func TestUploadWithAWish(t *testing.T) {
 func TestFileSecret(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"true", "exit 3"} {
-		h, to := readyHost(t)
+		h, to := readyHost(t, direct)
 		value := "\x00\xff" + canary("bytes") + "\n" + canary("line")
 		sealed := seal(t, to, "KEY_FILE", value, func(l *envelope.Label) { l.Type = envelope.TypeFile })
 		result, err := h.agent.RunWhole(t.Context(), agenttest.Job{
@@ -234,7 +234,7 @@ base64 -w0 "$KEY_FILE"; echo; ` + command,
 // TestFileIsNotLeftWhereDeliveryFails: half a delivery is none.
 func TestFileIsNotLeftWhereDeliveryFails(t *testing.T) {
 	t.Parallel()
-	h, to := readyHost(t)
+	h, to := readyHost(t, direct)
 	require.NoError(t, os.Remove(filepath.Join(h.lib, "hooks", "pre-exit")), "nobody clears up behind the hook")
 	h.agent.BootstrapScript = agenttest.FaultyJobAPI{Program: built.faulty, Binary: h.agent.Binary, Fault: "422", Received: filepath.Join(h.dir, "..", "received")}.BootstrapScript()
 	value := canary("bytes")

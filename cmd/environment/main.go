@@ -2,7 +2,8 @@
 // SECRET_* of a build that may have them, masks the values in the log, and sets
 // the variables over the agent's Job API.
 //
-// It runs as a static binary in the environment phase, with a job's environment:
+// In split mode pre-bootstrap has opened them, and this hook takes them over. It
+// runs as a static binary in the environment phase, with a job's environment:
 // of that nothing but the facts that trust judges reaches a decision, and nothing
 // but the agent's own socket is where a value goes.
 package main
@@ -19,13 +20,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/grant"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/isolation"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/wish"
 )
@@ -63,8 +62,11 @@ func run(args, environ []string, stdout io.Writer) int {
 	return status
 }
 
-// hook does everything in this one process, direct mode: the identity is opened
-// with the job's user, which is why the operator has to state a reason for it.
+const hintWishes = "plugin.yml of the plugin lists what it takes"
+
+// hook takes over what pre-bootstrap opened, split mode, or does everything in this
+// one process, direct mode: then the identity is opened with the job's user, which
+// is why the operator has to state a reason for it.
 func hook(args, environ []string, log *report) (status int) {
 	// First: where the job's environment has settings for Go's runtime, this
 	// starts the hook anew without them.
@@ -98,65 +100,45 @@ func hook(args, environ []string, log *report) (status int) {
 	}
 	defer func() {
 		if recover() != nil { // no stack, which could show a value
-			err := errors.Join(errors.New("a bug stopped this hook"), giveUp(config))
+			err := errors.New("a bug stopped this hook")
+			if config.Mode == settings.Direct {
+				err = errors.Join(err, grant.GiveUp(config))
+			}
 			status = log.machine(err, "please report it: SECURITY.md of juliagpu/secrets says how")
 		}
 	}()
-
-	verdict := trust.Decide(theJob.Facts, nil, config.Rules)
-	open, keep := theJob.Sealed, []job.Sealed(nil)
-	if !verdict.Trusted {
-		open, keep = nil, theJob.Sealed
-	} else if theJob.Upload {
-		open, keep = split(theJob.Sealed, wishes)
-		verdict.Reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
-		verdict.Hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+	if config.Mode == settings.Split {
+		return takeOver(config, theJob, required, wishErr, environ, log)
 	}
-	if unseal.AnySealed(open) {
+
+	judged := grant.Judge(theJob, wishes, config.Rules)
+	if judged.Wanted() {
 		// Before anything is opened: a neighbour who can read this container would have it.
 		if reason, hint := isolation.Why(isolation.Early(config, environ)); reason != "" {
-			open, keep = nil, theJob.Sealed
-			verdict.Reason, verdict.Hint = reason, hint
+			judged.Withhold(reason, hint)
 		}
 	}
-	identities, err := takeIdentities(config, unseal.AnySealed(open))
+	identities, err := judged.Identities(config, os.Getuid())
 	switch {
 	case err != nil:
 		return log.machine(err, "")
 	case wishErr != nil: // only now: even a step that is wrong must not reach an identity
-		return log.refuse(wishErr, "plugin.yml of the plugin lists what it takes")
+		return log.refuse(wishErr, hintWishes)
 	}
 	api := connect(environ)
-	results := unseal.OpenEach(open, theJob.Facts, unseal.Policy{
-		Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: time.Now(),
-	}, api.mask)
-	results = append(results, unseal.Withhold(keep, verdict.Reason, verdict.Hint)...)
+	results := judged.Open(identities, config, time.Now(), api.mask)
 	return deliver(api, required, results, log)
-}
-
-// split parts the sealed values that a step lists from those that it does not.
-func split(sealed []job.Sealed, wishes wish.Wishes) (listed, others []job.Sealed) {
-	for _, s := range sealed {
-		name := strings.TrimPrefix(s.Variable, names.Prefix)
-		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, names.SealedSuffix)) {
-			listed = append(listed, s)
-		} else {
-			others = append(others, s)
-		}
-	}
-	return listed, others
 }
 
 // loadSettings reads the operator's configuration, and notes what every job has
 // to say about it.
 func loadSettings(log *report) (settings.Settings, error) {
-	executable, err := os.Executable()
+	config, err := settings.Installed(os.Getuid())
 	if err != nil {
 		return settings.Settings{}, err
 	}
-	config, err := settings.Own(executable, os.Getuid())
-	if err != nil {
-		return settings.Settings{}, err
+	if config.Mode == settings.Split {
+		return config, nil // pre-bootstrap says what there is to say
 	}
 	log.note("mode direct: %s", config.Reason)
 	if !config.Consume {
@@ -169,29 +151,6 @@ func loadSettings(log *report) (settings.Settings, error) {
 		log.note("the configuration or this hook belongs to the user that jobs run as: they can change it")
 	}
 	return config, nil
-}
-
-// takeIdentities loads the identities if they are wanted, and gives their files
-// up where the operator said so: for every job, whether it gets secrets or not.
-func takeIdentities(config settings.Settings, wanted bool) ([]identity.Identity, error) {
-	var identities []identity.Identity
-	var loadErr error
-	if wanted {
-		if loadErr = harden.Process(); loadErr == nil {
-			identities, loadErr = identity.Load(config.Identities, os.Getuid())
-		}
-	}
-	if err := giveUp(config); err != nil {
-		return nil, errors.Join(err, loadErr)
-	}
-	return identities, loadErr
-}
-
-func giveUp(config settings.Settings) error {
-	if !config.Consume {
-		return nil
-	}
-	return identity.Consume(config.Identities)
 }
 
 // annotate puts the text on the build's page. It is an extra: the log has it, too.

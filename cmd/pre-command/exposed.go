@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/ancestors"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/handoff"
 
 	"golang.org/x/sys/unix"
 
@@ -21,18 +23,21 @@ import (
 // by trying as one of them: this hook runs as the job's user.
 //
 // In direct mode the operator has said why that is right, and every job prints
-// the reason; what should have been consumed is refused there, too.
+// the reason; what should have been consumed, or taken, is refused there, too.
 func exposed(config settings.Settings) []gpu.Finding {
 	var all []gpu.Finding
 	add := func(severity gpu.Severity, what string, fix ...string) {
 		if severity == gpu.Info {
-			what += "; mode " + string(config.Mode) + ": " + config.Reason
+			what += "; mode " + string(config.Mode)
+			if config.Reason != "" {
+				what += ": " + config.Reason
+			}
 		}
 		all = append(all, gpu.Finding{ID: "secrets.readable", Severity: severity, What: what,
 			Why: "whoever has it opens every secret of every repository, or takes jobs as this agent", Fix: fix})
 	}
 	accepted := gpu.Deny
-	if config.Mode == settings.Direct {
+	if config.Users == (settings.Users{}) { // direct mode, or split where jobs must be the agent's own user
 		accepted = gpu.Info
 	}
 	for _, file := range config.Identities {
@@ -46,6 +51,14 @@ func exposed(config settings.Settings) []gpu.Finding {
 		}
 		add(accepted, "this job can read the identity "+escape.Text(file.Path),
 			"chown root:root and chmod 600 it, and run jobs as another user")
+	}
+	// Of this job nothing is left, and others are out of reach: only who may list
+	// the directory finds any.
+	left, _ := filepath.Glob(filepath.Join(handoff.Store{}.Jobs(), "*", "*"))
+	for _, file := range left {
+		if unix.Access(file, unix.R_OK) == nil {
+			add(gpu.Deny, "this job can read a hand-off, "+escape.Text(file), "see the agent's log for the job that it was for; restarting the agent removes it")
+		}
 	}
 	for _, pid := range ancestors.PIDs() {
 		if where := token(pid); where != "" {

@@ -60,7 +60,7 @@ func run(args, environ []string, stdout io.Writer) int {
 		fmt.Fprintf(stdout, "+++ :no_entry: GPU isolation\npre-command: error: %s\npre-command: hint: plugin.yml of the plugin lists what it takes\n", escape.Text(wishErr.Error()))
 		return gpu.StatusRefused
 	}
-	config, configErr := settings.Own(executable, os.Getuid())
+	config, configErr := settings.Installed(os.Getuid())
 	result := isolation.Check(config, configErr, isolation.Ask{
 		Environ: environ, Advice: asPlugin,
 		Step: gpu.Step{GPU: wishes.GPU, MinVRAMMiB: wishes.MinVRAMMiB, BusyDeny: wishes.BusyDeny},

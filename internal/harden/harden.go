@@ -26,15 +26,21 @@ import (
 // does so once. argv holds the program's name first, as os.Args does. It
 // returns nil where there is nothing to do, and otherwise only if execve failed.
 func CleanRuntime(argv, env []string) error {
-	clean := slices.DeleteFunc(slices.Clone(env), isRuntimeVariable)
-	if len(clean) == len(env) {
+	if len(RuntimeVariables(env)) == 0 {
 		return nil
 	}
+	clean := slices.DeleteFunc(slices.Clone(env), isRuntimeVariable)
 	program, err := program()
 	if err == nil {
 		err = syscall.Exec(program, argv, clean)
 	}
 	return fmt.Errorf("start again without GODEBUG and its like: %w", err)
+}
+
+// RuntimeVariables returns the entries of env, NAME=value, that CleanRuntime takes
+// away.
+func RuntimeVariables(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool { return !isRuntimeVariable(entry) })
 }
 
 // isRuntimeVariable knows what Go's runtime reads ("Environment Variables" of

@@ -93,3 +93,7 @@ func TestCleanRuntimeFails(t *testing.T) {
 	require.ErrorIs(t, err, unix.EINVAL)
 	require.True(t, strings.HasPrefix(err.Error(), "start again without GODEBUG and its like: "), err)
 }
+
+func TestRuntimeVariables(t *testing.T) {
+	require.Equal(t, []string{"GODEBUG=a=b", "GOGC="}, RuntimeVariables([]string{"A=GOGC", "GODEBUG=a=b", "GODEBUGX=1", "GOGC="}))
+}

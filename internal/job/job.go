@@ -59,6 +59,7 @@ type Facts struct {
 	Event           string   // GitHub's, such as push
 	TriggeredFrom   string   // id of the build that triggered this one
 	Twice           []string // sorted names that were stated more than once
+	Doubt           string   // why none of it is to be trusted, for people; empty: nothing is known against it
 }
 
 // Stated returns every fact that is a text of the job's, by its variable.

@@ -14,7 +14,7 @@ import (
 // Parse reads the text of the operator's file. The error is a *strict.Error. Path
 // and Changeable stay empty.
 func Parse(text []byte) (Settings, error) {
-	root, err := strict.Parse(text, "write mode: direct, and what else the README asks for")
+	root, err := strict.Parse(text, "write mode: split or mode: direct, and what else the README asks for")
 	if err != nil {
 		return Settings{}, err
 	}
@@ -37,37 +37,23 @@ func Parse(text []byte) (Settings, error) {
 		strict.Key("repositories", strict.Into(&s.Rules.Repositories, readPatterns)),
 		strict.Key("gpu", s.GPU.read),
 		strict.Key("waivers", strict.Into(&s.Waivers, gpu.ReadWaivers)),
-		strict.Later("attest"), strict.Later("users"),
+		strict.Key("users", s.readUsers),
+		strict.Key("reject", s.readReject),
+		strict.Later("attest"),
 	)
 	if err != nil {
 		return Settings{}, err
 	}
-	missing := func(key, hint string) (Settings, error) {
-		return Settings{}, root.Below(key).Errorf(hint, "missing")
-	}
-	switch {
-	case s.Mode == "":
-		return missing("mode", "write mode: direct")
-	case s.Reason == "":
-		return missing("reason", "say in one line why no fork's build runs on this agent")
-	case s.Identities == nil:
-		return missing("identities", "write a list such as - file: /run/juliagpu-secrets/identity")
+	if err := s.checkMode(root); err != nil {
+		return Settings{}, err
 	}
 	return s, nil
 }
 
 func (s *Settings) readMode(v strict.Value) error {
-	mode, err := v.Text()
-	switch {
-	case err != nil:
-		return err
-	case mode == "split":
-		return v.Errorf("on an agent on which no fork's build runs, write mode: direct, and why as reason", "split mode is not in this version")
-	case mode != string(Direct):
-		return v.Errorf("write direct", "neither direct nor split")
-	}
-	s.Mode = Direct
-	return nil
+	mode, err := v.Choice("neither direct nor split", string(Direct), string(Split))
+	s.Mode = Mode(mode)
+	return err
 }
 
 func (i *Isolation) read(v strict.Value) error {

@@ -102,13 +102,13 @@ func TestParseDefaults(t *testing.T) {
 // A text that begins with + stands below a good file of four lines.
 func TestParseErrors(t *testing.T) {
 	const good = "mode: direct\nreason: for a test\nidentities:\n- file: /i\n"
-	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers"
+	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers, users, reject"
 	const yaml = "look for a blank too few or too many, a tab, or text that needs quotes"
 	const example = "write it as in github.com/juliagpu/cuda.jl"
 	for _, tt := range []struct{ name, text, want, hint string }{
 		// The file.
-		{"empty", "", "empty", "write mode: direct, and what else the README asks for"},
-		{"only a comment", "# nothing\n", "empty", "write mode: direct, and what else the README asks for"},
+		{"empty", "", "empty", "write mode: split or mode: direct, and what else the README asks for"},
+		{"only a comment", "# nothing\n", "empty", "write mode: split or mode: direct, and what else the README asks for"},
 		{"only a mark", "---\n", "2:1: nothing, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"a list", "- mode: direct\n", "1:1: a list, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"too large", strings.Repeat("#", strict.MaxFile+1), "larger than 64 KiB", ""},
@@ -148,8 +148,6 @@ func TestParseErrors(t *testing.T) {
 		{"unknown inside", "mode: direct\nreason: x\nidentities: [{path: /i}]", "3:15: identities.path: unknown key", "write one of file, retired"},
 		{"a key that could hide", "+\"a\\u202eb\": x", `5:1: "a\u202eb": unknown key`, anyKey},
 		{"attest", "+attest: {token: /t}", "5:1: attest: not in this version", "leave it out"},
-		{"users", "+users: x", "5:1: users: not in this version", "leave it out"},
-
 		// gpu and waivers; package gpu tests what it reads.
 		{"gpu", "+gpu: x", "5:6: gpu: text, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"a policy", "+gpu: {vendor: nvidia}", "5:6: gpu.devices: missing", "list the GPUs that this agent's jobs have, or write vendor: none"},
@@ -163,9 +161,8 @@ func TestParseErrors(t *testing.T) {
 		{"a waiver without reason", "+waivers: [{id: ns.pid}]", "5:11: waivers.reason: missing", "say why this is right here: every job prints it"},
 
 		// mode and reason.
-		{"no mode", "reason: x\nidentities: [{file: /i}]", "1:1: mode: missing", "write mode: direct"},
-		{"split", "mode: split\n", "1:7: mode: split mode is not in this version", "on an agent on which no fork's build runs, write mode: direct, and why as reason"},
-		{"another mode", "mode: hunter2\n", "1:7: mode: neither direct nor split", "write direct"},
+		{"no mode", "reason: x\nidentities: [{file: /i}]", "1:1: mode: missing", "write mode: split, or mode: direct on an agent on which no fork's build runs"},
+		{"another mode", "mode: hunter2\n", "1:7: mode: neither direct nor split", "write one of direct, split"},
 		{"mode as list", "mode: [direct]\n", "1:7: mode: a list, where text belongs", "write text, in quotes if it looks like something else"},
 		{"no reason", "mode: direct\nidentities: [{file: /i}]", "1:1: reason: missing", "say in one line why no fork's build runs on this agent"},
 		{"reason without text", "mode: direct\nreason:\n", "2:8: reason: nothing, where text belongs", "write text, in quotes if it looks like something else"},
@@ -282,7 +279,7 @@ func TestSixteenIdentities(t *testing.T) {
 // FuzzParse: whatever the text, Parse returns a *strict.Error or settings that hold
 // what the rest of the program relies on.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{full, smallest, "mode: direct", "{", "&a [*a]", "? {? a}", "- - - -", "<<: *a", "%TAG ! !x", "a: !<x> b", "\ufeff---\n...\n---"} {
+	for _, s := range []string{full, smallest, split, "mode: direct", "{", "&a [*a]", "? {? a}", "- - - -", "<<: *a", "%TAG ! !x", "a: !<x> b", "\ufeff---\n...\n---"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -302,8 +299,10 @@ func FuzzParse(f *testing.F) {
 			require.NoError(t, err)
 			require.Equal(t, n, parsed)
 		}
-		require.Equal(t, Direct, s.Mode)
-		require.True(t, line(s.Reason))
+		require.Contains(t, []Mode{Direct, Split}, s.Mode)
+		require.True(t, line(s.Reason) || s.Reason == "" && s.Mode == Split)
+		require.True(t, s.Users == Users{} || s.Mode == Split && s.Users.Trusted.Name != s.Users.Other.Name && line(s.Users.Trusted.Name) && line(s.Users.Other.Name))
+		require.True(t, s.Mode == Direct || s.Consume || s.Users != Users{})
 		require.True(t, s.Isolation.Expect == Host && line(s.Isolation.Reason) || s.Isolation == Isolation{Expect: Container})
 		require.NotEmpty(t, s.Identities)
 		require.LessOrEqual(t, len(s.Identities), MaxIdentities)

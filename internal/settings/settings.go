@@ -32,7 +32,7 @@ type Settings struct {
 	Changeable bool   // the user that Load was given could change the file
 
 	Mode   Mode
-	Reason string // why the mode is right; one printable line, shown in every job
+	Reason string // why the mode is right; one printable line, shown in every job; may be empty in split mode
 
 	Isolation  Isolation
 	Identities []IdentityFile // newest first; 1 to MaxIdentities
@@ -41,6 +41,8 @@ type Settings struct {
 	Rules      trust.Rules
 	GPU        GPU
 	Waivers    []gpu.Waiver // of findings, besides those of the policy
+	Users      Users
+	Reject     Reject
 }
 
 // A GPU is what the operator's file says of the policy for GPUs: one of the two,
@@ -145,6 +147,13 @@ func Load(path string, uid int) (Settings, error) {
 	if err == nil {
 		err = s.check(runtime.GOOS)
 	}
+	if err == nil && s.Mode == Split && changeable {
+		err = &strict.Error{Key: "mode", Cause: fmt.Sprintf("split, but the user of the hooks (uid %d) could change this file", uid),
+			Remedy: "chown root it, and every folder on the way to it"}
+	}
+	if err == nil {
+		err = s.Users.look()
+	}
 	if err != nil {
 		return Settings{}, in(path, err)
 	}
@@ -176,28 +185,11 @@ func in(path string, err error) error {
 	return err
 }
 
-// Own finds and loads the operator's file for the running program, which must be
-// as hard to change as the file. Changeable tells of both. The error is as Find's
-// and Load's.
-func Own(executable string, uid int) (Settings, error) {
-	path, err := Find(executable)
-	if err != nil {
-		return Settings{}, err
-	}
-	s, err := Load(path, uid)
-	if err != nil {
-		return Settings{}, err
-	}
-	binary, err := rootfile.Check(executable, rootfile.Rule{User: uid})
-	if err != nil {
-		return Settings{}, err
-	}
-	s.Changeable = s.Changeable || binary.Changeable
-	return s, nil
-}
-
 // check compares the file with the system it is on.
 func (s Settings) check(goos string) error {
+	if goos != "linux" && s.Mode == Split {
+		return &strict.Error{Key: "mode", Cause: "split mode is for Linux", Remedy: "on an agent on which no fork's build runs, write mode: direct, and why as reason"}
+	}
 	if goos != "linux" && s.Isolation.Expect == Container {
 		return &strict.Error{Key: "isolation", Cause: "a container's walls can't be checked on " + goos,
 			Remedy: "write isolation: {expect: host, reason: …} if nobody else's jobs run on this machine"}

@@ -82,6 +82,9 @@ var rows = []row{
 
 // missing is row 1: a fact that every decision needs is not there or makes no sense.
 func missing(c *evidence) string {
+	if c.Doubt != "" {
+		return c.Doubt
+	}
 	if len(c.Twice) > 0 {
 		return escape.Text(c.Twice[0]) + " is stated twice"
 	}

@@ -74,6 +74,7 @@ var cases = []struct {
 	{name: "1 no branch", claimed: with(push, func(f *job.Facts) { f.Branch = "" }), row: 1, reason: "BUILDKITE_BRANCH is not stated"},
 	{name: "1 branch with a line break", claimed: with(push, func(f *job.Facts) { f.Branch = "a\n+++ b" }), row: 1, reason: `"a\n+++ b"`},
 	{name: "1 stated twice", claimed: with(push, func(f *job.Facts) { f.Twice = []string{"BUILDKITE_PULL_REQUEST"} }), row: 1, reason: "BUILDKITE_PULL_REQUEST is stated twice"},
+	{name: "1 doubted", claimed: with(push, func(f *job.Facts) { f.Doubt = "a name is none" }), row: 1, reason: "a name is none"},
 
 	{name: "1 another variable in a head's place", claimed: with(mallory, func(f *job.Facts) { f.PullRequestRepo = "https://x1=y@github.com/JuliaGPU/CUDA.jl" }), row: 1, reason: "BUILDKITE_PULL_REQUEST_REPO holds an ="},
 	{name: "1 another variable in a branch's place", claimed: with(push, func(f *job.Facts) { f.Branch = "main=x" }), row: 1, reason: "BUILDKITE_BRANCH holds an ="},

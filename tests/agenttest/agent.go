@@ -43,6 +43,7 @@ type Agent struct {
 	Polyglot        bool              // --experiment=polyglot-hooks: hooks may be programs
 	BootstrapScript string            // --bootstrap-script; empty: the agent's own bootstrap
 	NoPTY           bool              // --no-pty
+	Setup           string            // shell commands to run as root before the agent starts, where /run is an empty tmpfs that nobody else sees, as in a fresh container; empty: /run is the machine's (Linux, as root)
 	Repos           map[string]string // address of a repository to a local one (GitRepo) that is checked out in its place; nil: jobs have no checkout phase and start in an empty directory, which takes no time
 	Watch           bool              // fills Result.Processes
 	KeepProcesses   bool              // what a job left running lives on; otherwise it is killed
@@ -203,6 +204,12 @@ func (a Agent) command(dir string, s *Server, env map[string]string) (*exec.Cmd,
 	}
 	cmd.Env = append(cmd.Env, a.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if a.Setup != "" {
+		// The shell becomes the agent, so the process stays the same.
+		const shell = "mount -t tmpfs -o mode=755,size=16m tmpfs /run && {\n%s\n} && exec \"$@\""
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", fmt.Sprintf(shell, a.Setup), "sh", a.Binary}, cmd.Args[1:]...)
+		return cmd, ownMounts(cmd)
+	}
 	return cmd, nil
 }
 
