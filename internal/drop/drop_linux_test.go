@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 // kernel knows of each thread.
 func child(args []string) {
 	u := User{UID: 4711, GID: 4712}
+	program := false
 	for _, arg := range args {
 		switch name, number, _ := strings.Cut(arg, "="); name {
 		case "group":
@@ -49,6 +50,8 @@ func child(args []string) {
 				fmt.Println(err)
 			}
 			return
+		case "program": // in this one's place
+			program = true
 		case "keep": // capabilities survive the change of user
 			must(prctl(unix.PR_SET_SECUREBITS, 1<<2))
 		}
@@ -64,6 +67,9 @@ func child(args []string) {
 	if err := To(u); err != nil {
 		fmt.Println("error:", err)
 		return
+	}
+	if program {
+		must(syscall.Exec("/bin/cat", []string{"cat", "/proc/self/status"}, nil))
 	}
 	if n := session(); n != 0 && n == keys {
 		fmt.Println("root's keys")
@@ -164,6 +170,19 @@ func TestTo(t *testing.T) {
 				assert.NotRegexp(t, `(?m)^CapBnd:\s+0+$`, out)
 			}
 		})
+	}
+}
+
+// TestToAndStart: what a program in this one's place has.
+func TestToAndStart(t *testing.T) {
+	needs(t)
+	for _, args := range [][]string{{"program"}, {"program", "inheritable"}, {"program", "keep"}} {
+		out := status(t, args...)
+		for _, set := range []string{"Inh", "Prm", "Eff", "Bnd", "Amb"} {
+			assert.Regexp(t, `(?m)^Cap`+set+`:\s+0+$`, out, args)
+		}
+		assert.Regexp(t, `(?m)^Uid:\s+4711\s+4711\s+4711\s+4711$`, out)
+		assert.Regexp(t, `(?m)^NoNewPrivs:\s+1$`, out)
 	}
 }
 
