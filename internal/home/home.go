@@ -56,37 +56,41 @@ func Of(uid int) Home {
 // what is there.
 func Make(uid, gid int) (Home, error) {
 	h := Of(uid)
-	for _, dir := range []string{h.Builds, h.Plugins, h.Mirrors, h.Home, h.Cache, h.Temp, h.Sockets, h.Runtime} {
-		if err := makeIn("/", dir, uid, gid); err != nil {
+	for _, dirs := range [][]string{{h.Builds, h.Plugins, h.Mirrors, h.Home, h.Cache, h.Temp}, {h.Sockets, h.Runtime}} {
+		if err := makeIn("/", dirs, uid, gid); err != nil {
 			return Home{}, err
 		}
 	}
 	return h, nil
 }
 
-// makeIn makes dir below root, which need not be checked.
-func makeIn(root, dir string, uid, gid int) error {
+// makeIn makes directories that lie in one, below root, which need not be checked.
+func makeIn(root string, dirs []string, uid, gid int) error {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%s: %w", root, err)
 	}
 	defer func() { unix.Close(fd) }()
-	parts := strings.Split(strings.Trim(dir, "/"), "/")
+	above := path.Dir(dirs[0])
+	parts := strings.Split(strings.Trim(above, "/"), "/")
 	for i, name := range parts {
-		at := path.Join("/", path.Join(parts[:i+1]...))
 		want := owner{mode: 0o755}
-		switch len(parts) - i {
-		case 1:
-			want = owner{uid: uid, gid: gid, mode: 0o700, ours: true}
-		case 2:
+		if i == len(parts)-1 {
 			want = owner{gid: gid, mode: 0o710, ours: true}
 		}
 		next, err := enter(fd, name, want)
 		if err != nil {
-			return fmt.Errorf("%s: %w", at, err)
+			return fmt.Errorf("%s: %w", path.Join("/", path.Join(parts[:i+1]...)), err)
 		}
 		unix.Close(fd)
 		fd = next
+	}
+	for _, dir := range dirs {
+		own, err := enter(fd, path.Base(dir), owner{uid: uid, gid: gid, mode: 0o700, ours: true})
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		unix.Close(own)
 	}
 	return nil
 }

@@ -92,9 +92,9 @@ func TestMake(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root := t.TempDir()
 			in := func(name string) string { return filepath.Join(root, "lib/ours", name) }
-			require.NoError(t, makeIn(root, "/lib/ours/4711/builds", ada, ada))
+			require.NoError(t, makeIn(root, []string{"/lib/ours/4711/builds"}, ada, ada))
 			tt.spoil(t, in)
-			err := makeIn(root, "/lib/ours/4711/builds", ada, ada)
+			err := makeIn(root, []string{"/lib/ours/4711/builds"}, ada, ada)
 			if tt.fault != "" {
 				require.ErrorIs(t, err, ErrNotOurs)
 				require.EqualError(t, err, tt.fault)
@@ -114,7 +114,7 @@ func TestClosed(t *testing.T) {
 	need.Root(t, "to give directories to users")
 	root := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(root, "lib"), 0o700))
-	require.EqualError(t, makeIn(root, "/lib/ours/4711/builds", ada, ada), "/lib: mode 0700, and jobs must get past it: chmod o+x")
+	require.EqualError(t, makeIn(root, []string{"/lib/ours/4711/builds"}, ada, ada), "/lib: mode 0700, and jobs must get past it: chmod o+x")
 }
 
 // TestMakeKeeps: directories that were there before, and what is in ours.
@@ -124,7 +124,7 @@ func TestMakeKeeps(t *testing.T) {
 	in := func(name string) string { return filepath.Join(root, name) }
 	require.NoError(t, os.MkdirAll(in("lib/ours/4711/builds"), 0o711))
 	require.NoError(t, os.WriteFile(in("lib/ours/4711/builds/f"), []byte("text"), 0o600))
-	require.NoError(t, makeIn(root, "/lib/ours/4711/builds", ada, ada))
+	require.NoError(t, makeIn(root, []string{"/lib/ours/4711/builds"}, ada, ada))
 	assert.Equal(t, "0 0 drwx--x--x", describe(t, in("lib/ours")))
 	assert.Equal(t, "0 0 -rw-------", describe(t, in("lib/ours/4711/builds/f")))
 }
