@@ -207,7 +207,7 @@ func (h *hook) inspect(judged *grant.Case, user handoff.User) {
 		return // as root, or where jobs are the agent's own: ours run, too
 	}
 	const hint = "the agent's operator ends what runs as the jobs' user, or restarts the machine"
-	switch pids, err := leftover.Find(os.DirFS("/proc"), user.UID); {
+	switch pids, err := leftover.Find(leftover.Proc(), user.UID); {
 	case err != nil:
 		judged.Withhold(err.Error(), "the agent's operator lets its hooks see every process")
 	case len(pids) > 0:
