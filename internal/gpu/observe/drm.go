@@ -3,14 +3,13 @@ package observe
 import (
 	"errors"
 	"io/fs"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 )
 
-var drmName = regexp.MustCompile(`^(card|renderD)[0-9]+$`) // not card0-HDMI-A-1
+var drmName = form(`^(card|renderD)[0-9]+$`) // not card0-HDMI-A-1
 
 // drm reads the host's cards and render nodes in sysfs.
 func (o *observer) drm() []gpu.DRM {
@@ -19,7 +18,7 @@ func (o *observer) drm() []gpu.DRM {
 	o.missed(gpu.FromDRM, "/sys/class/drm", err)
 	for _, e := range entries {
 		name := e.Name()
-		if !drmName.MatchString(name) {
+		if !drmName().MatchString(name) {
 			continue
 		}
 		dir := "sys/class/drm/" + name

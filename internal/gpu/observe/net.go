@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"regexp"
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
@@ -12,7 +11,7 @@ import (
 
 // physical are names that systemd and the kernel give to hardware alone: eno1,
 // enp3s0, wlan0, wlp2s0, ib0. A container's own is eth0, which says nothing.
-var physical = regexp.MustCompile(`^(en[opsx][0-9a-f]+[a-z0-9]*|wl(an)?[0-9a-z]+|ww(an)?[0-9a-z]+|ib[0-9]+|ibp[0-9a-z]+)$`)
+var physical = form(`^(en[opsx][0-9a-f]+[a-z0-9]*|wl(an)?[0-9a-z]+|ww(an)?[0-9a-z]+|ib[0-9]+|ibp[0-9a-z]+)$`)
 
 // net looks at the network namespace's interfaces and at the names of its sockets.
 func (o *observer) net() gpu.Net {
@@ -23,7 +22,7 @@ func (o *observer) net() gpu.Net {
 	}
 	for _, name := range interfaces(string(text)) {
 		_, err := fs.Stat(o.FS, "sys/class/net/"+name+"/device")
-		if err == nil || physical.MatchString(name) {
+		if err == nil || physical().MatchString(name) {
 			n.Physical = append(n.Physical, name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 )
@@ -59,13 +60,18 @@ func (o *observer) nvidia() gpu.NVIDIA {
 	return n
 }
 
-var version = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
+// form compiles when it is first asked: hooks that only read a policy start faster.
+func form(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
+
+var version = form(`^[0-9]+(\.[0-9]+)+$`)
 
 // driverVersion finds 580.159.03 in the first line.
 func driverVersion(text string) string {
 	line, _, _ := strings.Cut(text, "\n")
 	for _, word := range strings.Fields(line) {
-		if version.MatchString(word) {
+		if version().MatchString(word) {
 			return word
 		}
 	}
@@ -110,11 +116,11 @@ func parseInformation(dir, text string) (gpu.NVIDIAGPU, error) {
 	return g, nil
 }
 
-var pciForm = regexp.MustCompile(`^(?:0000)?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$`)
+var pciForm = form(`^(?:0000)?([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$`)
 
 // pciAddress is 0000:81:00.0, of that or of nvidia-smi's 00000000:81:00.0.
 func pciAddress(text string) (string, bool) {
-	m := pciForm.FindStringSubmatch(strings.ToLower(text))
+	m := pciForm().FindStringSubmatch(strings.ToLower(text))
 	if m == nil {
 		return "", false
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -81,7 +80,7 @@ var (
 
 var errSMI = errors.New("not as nvidia-smi answers")
 
-var gpuUUID = regexp.MustCompile(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var gpuUUID = form(`^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // parseSMI reads one line a GPU, with the values of fields.
 func parseSMI(fields []string, text string) ([]gpu.SMIGPU, error) {
@@ -113,7 +112,7 @@ func set(g *gpu.SMIGPU, field, value string) bool {
 	ok := true
 	switch field {
 	case "uuid":
-		g.UUID, ok = value, gpuUUID.MatchString(value)
+		g.UUID, ok = value, gpuUUID().MatchString(value)
 	case "pci.bus_id":
 		g.PCI, ok = pciAddress(value)
 	case "memory.used":
