@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 FLAGS = -trimpath -buildvcs=false
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 13
 
 build: ## the programs, for this machine, in build/bin
 	$(GO) build $(FLAGS) -o build/bin/ ./cmd/*
@@ -26,6 +26,9 @@ test: ## every test (the first time builds a buildkite-agent: about two minutes)
 
 bench: ## the hook against other ways, into docs/bench.md and .svg (about six minutes)
 	@$(GO) run ./tests/bench
+
+bench-split: ## what split mode adds to a job, into docs/bench.md (as root)
+	@$(GO) run ./tests/bench split
 
 lint: ## gofmt, vet for each platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/$$/: not formatted, run gofmt -w/'; exit 1; }
@@ -56,4 +59,4 @@ install: build ## the hooks, encrypt and juliagpu on this host, as the README sa
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build page demo test bench lint fuzz install clean
+.PHONY: help build page demo test bench bench-split lint fuzz install clean

@@ -53,10 +53,12 @@ const (
 
 // A contender is a way to give a job its secrets: one process.
 type contender struct {
-	name  string
-	args  []string
-	env   []string
-	check func() error // after a run: has it done its work?
+	name   string
+	args   []string
+	env    []string
+	user   int          // whose process it is; 0: ours
+	status int          // that it ends with
+	check  func() error // after a run: has it done its work?
 }
 
 // A workplace has all that contenders need.
@@ -174,22 +176,11 @@ func values(n int) map[string]string {
 func (w *workplace) contenders(ctx context.Context, n int) ([]contender, error) {
 	vars := values(n)
 	base := slices.Concat(w.facts, w.api.environ())
-	sealed := func(k kind) ([]string, error) {
-		env := slices.Clone(base)
-		for name, value := range vars {
-			text, err := seal(k, envelope.Label{Name: name}, plaintext.New(value))
-			if err != nil {
-				return nil, err
-			}
-			env = append(env, names.Prefix+name+"="+text)
-		}
-		return env, nil
-	}
-	one, err := sealed(w.x25519)
+	one, err := sealed(w.x25519, base, vars)
 	if err != nil {
 		return nil, err
 	}
-	quantum, err := sealed(w.hybrid)
+	quantum, err := sealed(w.hybrid, base, vars)
 	if err != nil {
 		return nil, err
 	}
@@ -277,6 +268,19 @@ func floorFile(masks []string, vars map[string]string) []byte {
 		b.WriteString(name + "=" + value + "\x00")
 	}
 	return []byte(b.String())
+}
+
+// sealed adds the values to an environment, each sealed by itself.
+func sealed(k kind, base []string, vars map[string]string) ([]string, error) {
+	env := slices.Clone(base)
+	for name, value := range vars {
+		text, err := seal(k, envelope.Label{Name: name}, plaintext.New(value))
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, names.Prefix+name+"="+text)
+	}
+	return env, nil
 }
 
 func seal(k kind, l envelope.Label, value plaintext.Value) (string, error) {

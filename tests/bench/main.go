@@ -2,10 +2,11 @@
 
 // Bench measures the hook against other ways to give a job its secrets, all in
 // one run: how long each takes for 1, 10, 50 and 200 secrets, how much memory,
-// and what the masks cost a job's log. It prints a table and writes
-// docs/bench.md and docs/bench.svg.
+// what the masks cost a job's log, and what split mode adds to a job. It prints
+// tables and writes docs/bench.md and docs/bench.svg.
 //
-//	go run ./tests/bench
+//	go run ./tests/bench          all of it
+//	go run ./tests/bench split    split mode alone; the rest of the page stays
 //
 // A time is that of one process from fork to exit, with everything that it does.
 // The contenders run one after the other in rounds, each round in another order;
@@ -15,11 +16,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/agent"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 )
 
@@ -27,13 +31,19 @@ import (
 var numbers = []int{1, 10, 50, 200}
 
 func main() {
-	if err := run(context.Background(), os.Stdout, os.Stderr); err != nil {
+	if filepath.Base(os.Args[0]) == agent.Name {
+		os.Exit(asAgent(os.Args[1], os.Stdout, os.Stderr))
+	}
+	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, stdout, progress io.Writer) error {
+func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
+	if len(args) > 0 && !slices.Equal(args, []string{"split"}) {
+		return errors.New("usage: bench [split]")
+	}
 	root, err := agenttest.Root()
 	if err != nil {
 		return err
@@ -43,32 +53,59 @@ func run(ctx context.Context, stdout, progress io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	w, err := newWorkplace(ctx, dir, progress)
+	docs := filepath.Join(root, "docs")
+	old, err := os.ReadFile(filepath.Join(docs, "bench.md"))
 	if err != nil {
 		return err
+	}
+	first, second := parts(string(old))
+
+	fmt.Fprintln(progress, "bench: split mode")
+	switch table, err := split(ctx, dir); {
+	case errors.Is(err, errAlone) && len(args) == 0:
+		fmt.Fprintln(progress, "bench: without split mode:", err)
+	case err != nil:
+		return err
+	default:
+		fmt.Fprint(stdout, table+"\n")
+		second = splitPage(table, machine())
+	}
+	if len(args) == 0 {
+		if first, err = compare(ctx, dir, docs, stdout, progress); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(docs, "bench.md"), []byte(first+second), 0o644)
+}
+
+// compare measures all contenders and writes the picture. It returns the page's
+// first part.
+func compare(ctx context.Context, dir, docs string, stdout, progress io.Writer) (string, error) {
+	w, err := newWorkplace(ctx, dir, progress)
+	if err != nil {
+		return "", err
 	}
 	var r results
 	for _, n := range numbers {
 		fmt.Fprintf(progress, "bench: %d secrets\n", n)
 		contenders, err := w.contenders(ctx, n)
 		if err != nil {
-			return err
+			return "", err
 		}
 		s, err := w.measure(ctx, n, contenders)
 		if err != nil {
-			return err
+			return "", err
 		}
 		r.samples = append(r.samples, s)
 	}
 	fmt.Fprintln(progress, "bench: a log of 20 MB")
 	if r.logs, err = w.logs(ctx, progress); err != nil {
-		return err
+		return "", err
 	}
 	table := r.table()
 	fmt.Fprint(stdout, table)
-	docs := filepath.Join(root, "docs")
 	if err := os.WriteFile(filepath.Join(docs, "bench.svg"), []byte(r.picture()), 0o644); err != nil {
-		return err
+		return "", err
 	}
-	return os.WriteFile(filepath.Join(docs, "bench.md"), []byte(page(table, machine())), 0o644)
+	return page(table, machine()), nil
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -94,14 +95,19 @@ func (w *workplace) time(c contender) (time.Duration, error) {
 	}
 	defer stderr.Close()
 	runtime.GC() // now rather than beside the contender
+	attr := &os.ProcAttr{Dir: w.dir, Env: c.env, Files: []*os.File{null, null, stderr}}
+	if c.user != 0 {
+		id := uint32(c.user)
+		attr.Sys = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+	}
 	started := time.Now()
-	process, err := os.StartProcess(c.args[0], c.args, &os.ProcAttr{Dir: w.dir, Env: c.env, Files: []*os.File{null, null, stderr}})
+	process, err := os.StartProcess(c.args[0], c.args, attr)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", c.name, err)
 	}
 	state, err := process.Wait()
 	took := time.Since(started)
-	if err == nil && !state.Success() {
+	if err == nil && state.ExitCode() != c.status {
 		text, _ := os.ReadFile(stderr.Name())
 		err = fmt.Errorf("%s\n%s", state, text)
 	}

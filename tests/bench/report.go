@@ -96,7 +96,37 @@ func machine() string {
 	return fmt.Sprintf("%d cores (%s), %s, %s", runtime.NumCPU(), model, kernel, runtime.Version())
 }
 
-// page is docs/bench.md.
+const splitHeading = "\n## What split mode adds\n"
+
+// parts are docs/bench.md up to split mode, and from there on.
+func parts(page string) (first, second string) {
+	first, second, ok := strings.Cut(page, splitHeading)
+	if ok {
+		second = splitHeading + second
+	}
+	return first, second
+}
+
+// splitPage is the second part of docs/bench.md.
+func splitPage(table, machine string) string {
+	return splitHeading + `
+Written by ` + "`make bench-split`" + `, as all of this page by ` + "`make bench`" + `, as root: do not edit. ` + machine + `.
+
+` + "```" + `
+` + table + "```" + `
+
+- Both modes run in one go, interleaved, ` + fmt.Sprint(splitRounds) + ` times for each N, with the same values, and every run has delivered them. A time is one
+  process from fork to exit; a difference is the median of the differences within the rounds.
+- **pre-bootstrap** reads the file of an agent v3.81, looks for processes that are left, opens, and leaves a hand-off; **environment** takes
+  it as the job's user. **launch** becomes the agent's bootstrap in the same process: here one that ends at once, whose own time is taken off.
+- The processes are those of a container with one agent; **busy** is beside 100 more, as on a host: pre-bootstrap looks at each.
+- The walls are the host's here (` + "`isolation: {expect: host, …}`" + `), so that the early checks have nothing to do. The lines below the table say
+  what they cost elsewhere, in either mode.
+- On a machine with other work both modes take longer, and the difference grows with them.
+`
+}
+
+// page is the first part of docs/bench.md.
 func page(table, machine string) string {
 	return `# How fast the hook is
 
