@@ -25,6 +25,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/home"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/jobfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 )
@@ -145,6 +146,9 @@ func launch(args, environ []string) error {
 	if err := drop.To(drop.User{UID: who.UID, GID: who.GID, Groups: groups}); err != nil {
 		return err
 	}
+	// Another repository's job may have had them. What it has closed to its own user
+	// can't be removed, and must not keep that user's jobs from running for ever.
+	_ = jobfile.RemoveLeft()
 	if err := leaveBehind(dirs.Builds); err != nil {
 		return err
 	}

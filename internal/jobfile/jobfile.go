@@ -23,7 +23,9 @@ var roots = []string{"/dev/shm", "/tmp"}
 var ErrWrite = errors.New("a secret's file can't be written")
 
 // prefix names the folders of the job that the agent's process bootstrap runs.
-func prefix(bootstrap int) string { return fmt.Sprintf("juliagpu-secrets-%d-", bootstrap) }
+func prefix(bootstrap int) string { return fmt.Sprintf("%s%d-", anyPrefix, bootstrap) }
+
+const anyPrefix = "juliagpu-secrets-"
 
 // A Folder holds the files of one job.
 type Folder struct{ path string }
@@ -63,10 +65,17 @@ func (f Folder) Remove() error { return os.RemoveAll(f.path) }
 // runs, and what an earlier one of the same number left. It touches nothing that
 // is not this user's own.
 func RemoveAll(bootstrap int) (removed int, err error) {
-	return removeIn(roots, bootstrap)
+	return removeIn(roots, prefix(bootstrap))
 }
 
-func removeIn(roots []string, bootstrap int) (removed int, err error) {
+// RemoveLeft removes the folders of all jobs of this user, before the next one
+// begins: where an agent was killed, no hook ran at its job's end.
+func RemoveLeft() error {
+	_, err := removeIn(roots, anyPrefix)
+	return err
+}
+
+func removeIn(roots []string, prefix string) (removed int, err error) {
 	var errs []error
 	for _, root := range roots {
 		entries, err := os.ReadDir(root)
@@ -76,7 +85,7 @@ func removeIn(roots []string, bootstrap int) (removed int, err error) {
 		for _, e := range entries {
 			path := filepath.Join(root, e.Name())
 			info, err := os.Lstat(path)
-			if !strings.HasPrefix(e.Name(), prefix(bootstrap)) || err != nil || !info.IsDir() ||
+			if !strings.HasPrefix(e.Name(), prefix) || err != nil || !info.IsDir() ||
 				int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
 				continue
 			}

@@ -39,13 +39,15 @@ func TestWriteAndRemove(t *testing.T) {
 	require.NoError(t, os.Symlink(kept, filepath.Join(roots[1], "juliagpu-secrets-4711-link")))
 	require.NoError(t, os.WriteFile(filepath.Join(roots[1], "juliagpu-secrets-4711-file"), nil, 0o600))
 
-	removed, err := removeIn(roots, 4711)
+	removed, err := removeIn(roots, prefix(4711))
 	require.NoError(t, err)
 	require.Equal(t, 2, removed)
 	require.NoDirExists(t, folder.path)
 	require.DirExists(t, other.path, "another job's")
 	require.DirExists(t, kept)
-	require.NoError(t, other.Remove())
+	removed, err = removeIn(roots, anyPrefix)
+	require.NoError(t, err)
+	require.Equal(t, 1, removed, "whichever job's")
 	require.NoDirExists(t, other.path)
 }
 
