@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/home"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
@@ -40,10 +41,13 @@ const (
 // stage says how far a process is on its way into a machine of its own.
 const stage = "TEST_LAUNCH_STAGE"
 
-// TestLaunch runs everything that has to be root in a mount and pid namespace of
-// its own, so that nothing of the machine is touched: /run, /var/lib and /dev are
+// TestLaunch: what the launcher and the hooks of the agent's own do.
+func TestLaunch(t *testing.T) { inMachine(t, machine.test) }
+
+// inMachine runs a test that has to be root in a mount and pid namespace of its
+// own, so that nothing of the machine is touched: /run, /tmp, /var/lib and /dev are
 // its own. The agent there has the capabilities that a container's has.
-func TestLaunch(t *testing.T) {
+func inMachine(t *testing.T, test func(machine)) {
 	need.Root(t, "to start jobs as other users")
 	switch os.Getenv(stage) {
 	case "":
@@ -51,8 +55,8 @@ func TestLaunch(t *testing.T) {
 		for _, name := range []string{"cmd/launch", "cmd/agent-startup", "tests/probe"} {
 			require.NoError(t, agenttest.Build(t.Context(), "./"+name, filepath.Join(binaries, filepath.Base(name))))
 		}
-		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestLaunch$", "-test.v", "-test.timeout=170s")
-		cmd.Env = append(os.Environ(), stage+"=1", "TEST_LAUNCH_PROGRAMS="+binaries, "TEST_LAUNCH_AGENT="+agent)
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=170s")
+		cmd.Env = append(os.Environ(), stage+"=1", "TEST_LAUNCH_PROGRAMS="+binaries, "TEST_LAUNCH_AGENT="+filepath.Dir(agent))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -60,7 +64,7 @@ func TestLaunch(t *testing.T) {
 	case "1":
 		enter(t)
 	default:
-		newMachine(t).test()
+		test(newMachine(t))
 	}
 }
 
@@ -75,6 +79,12 @@ func enter(t *testing.T) {
 	mount("proc", "/proc", "proc", 0, "")
 	mount("tmpfs", "/var/lib", "tmpfs", 0, "mode=755")
 	mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+	for to, from := range map[string]string{"/run/programs": os.Getenv("TEST_LAUNCH_PROGRAMS"), "/run/agent": os.Getenv("TEST_LAUNCH_AGENT")} {
+		require.NoError(t, os.Mkdir(to, 0o755))
+		mount(from, to, "", unix.MS_BIND, "")
+	}
+	mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777") // they lay there, perhaps
+	mount("tmpfs", "/root", "tmpfs", 0, "mode=700")
 	require.NoError(t, os.MkdirAll("/run/dev/dri", 0o755))
 	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
 		require.NoError(t, os.WriteFile("/run/dev/"+name, nil, 0o644))
@@ -129,15 +139,15 @@ func newMachine(t *testing.T) machine {
 	m := machine{T: t, lib: "/run/lib"}
 	hooks := filepath.Join(m.lib, "hooks")
 	require.NoError(t, os.MkdirAll(hooks, 0o755))
-	for _, name := range []string{"launch", "agent-startup", "pre-bootstrap", "environment", "pre-exit", "probe"} {
-		m.copy(filepath.Join(os.Getenv("TEST_LAUNCH_PROGRAMS"), name), filepath.Join(m.lib, name))
+	for _, name := range []string{"launch", "agent-startup", "pre-bootstrap", "environment", "pre-command", "pre-exit", "probe"} {
+		m.copy(filepath.Join("/run/programs", name), filepath.Join(m.lib, name))
 	}
 	require.NoError(t, os.MkdirAll("/run/fake", 0o755))
 	m.copy(filepath.Join(m.lib, "probe"), "/run/fake/buildkite-agent")
 	m.write("config.yml", splitConfig, 0o644)
 	m.reset()
 	require.NoError(t, os.Mkdir("/run/a", 0o700))
-	m.agent = agenttest.Agent{Binary: os.Getenv("TEST_LAUNCH_AGENT"), Dir: "/run/a", HooksPath: hooks, Polyglot: true,
+	m.agent = agenttest.Agent{Binary: "/run/agent/buildkite-agent", Dir: "/run/a", HooksPath: hooks, Polyglot: true,
 		BootstrapScript: filepath.Join(m.lib, "launch")}
 	return m
 }
@@ -763,10 +773,9 @@ func (m machine) file(name, text string, mode fs.FileMode) string {
 	return path
 }
 
-// secrets runs the whole of split mode, as an operator installs it: a trusted job
-// gets its secret by way of pre-bootstrap and its user, a fork's gets none, and
-// neither gets at anything else.
-func (m machine) secrets() {
+// whole installs all hooks as an operator does, with an identity.
+func (m machine) whole() (*host, envelope.Recipient) {
+	m.Helper()
 	h := &host{t: m.T, identities: "/run/identities"}
 	require.NoError(m, os.MkdirAll(h.identities, 0o700))
 	to, entry := h.identity("identity", false)
@@ -774,7 +783,17 @@ func (m machine) secrets() {
 	for _, name := range []string{"pre-bootstrap", "agent-startup"} {
 		m.write("hooks/"+name, "#!/run/lib/"+name+"\n", 0o755)
 	}
-	require.NoError(m, os.Symlink("../environment", filepath.Join(m.lib, "hooks/environment")))
+	for _, name := range []string{"environment", "pre-command"} {
+		require.NoError(m, os.Symlink("../"+name, filepath.Join(m.lib, "hooks", name)))
+	}
+	return h, to
+}
+
+// secrets runs the whole of split mode, as an operator installs it: a trusted job
+// gets its secret by way of pre-bootstrap and its user, a fork's gets none, and
+// neither gets at anything else.
+func (m machine) secrets() {
+	h, to := m.whole()
 	value := canary("token")
 	job := agenttest.Job{
 		Env: map[string]string{"SECRET_TOKEN": seal(m.T, to, "TOKEN", value, nil)},

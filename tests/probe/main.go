@@ -1,8 +1,10 @@
 //go:build linux
 
 // Probe is two programs of the tests, by the name of its file. As probe it tries,
-// inside a job, what a job must not be able to do. As buildkite-agent it stands in
-// for an agent that starts one job, where the job does not get far.
+// inside a job, what a job must not be able to do: to get into one process, or,
+// probe seek [FILE], to find a secret anywhere, until FILE is there. As
+// buildkite-agent it stands in for an agent that starts one job, where the job does
+// not get far.
 package main
 
 import (
@@ -25,6 +27,8 @@ func main() {
 		bootstrap()
 	case filepath.Base(os.Args[0]) == "buildkite-agent":
 		os.Exit(start(os.Args[1], os.Args[2:]))
+	case os.Args[1] == "seek":
+		seek(strings.Join(os.Args[2:], ""))
 	default:
 		pid, err := strconv.Atoi(os.Args[1])
 		if err != nil {
