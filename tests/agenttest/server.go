@@ -85,8 +85,12 @@ type serverJob struct {
 }
 
 // NewServer starts a server on a free port of 127.0.0.1. Close it.
-func NewServer() (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func NewServer() (*Server, error) { return NewServerOn("127.0.0.1") }
+
+// NewServerOn starts one on a free port of another address, such as the one by
+// which containers reach this machine.
+func NewServerOn(address string) (*Server, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return nil, err
 	}
