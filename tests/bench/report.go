@@ -117,7 +117,9 @@ Written by ` + "`make bench-split`" + `, as all of this page by ` + "`make bench
 
 - Both modes run in one go, interleaved, ` + fmt.Sprint(splitRounds) + ` times for each N, with the same values, and every run has delivered them. A time is one
   process from fork to exit; a difference is the median of the differences within the rounds.
-- **pre-bootstrap** reads the file of an agent v3.81, looks for processes that are left, opens, and leaves a hand-off; **environment** takes
+- The hooks are those of ` + "`make install`" + `, in both modes: in direct mode **pre-bootstrap** only turns jobs away that could replace the hooks. The
+  last row is for an agent that has ` + "`environment`" + ` alone.
+- In split mode **pre-bootstrap** reads the file of an agent v3.81, looks for processes that are left, opens, and leaves a hand-off; **environment** takes
   it as the job's user. **launch** becomes the agent's bootstrap in the same process: here one that ends at once, whose own time is taken off.
 - The processes are those of a container with one agent; **busy** is beside 100 more, as on a host: pre-bootstrap looks at each.
 - The walls are the host's here (` + "`isolation: {expect: host, …}`" + `), so that the early checks have nothing to do. The lines below the table say

@@ -146,11 +146,13 @@ func newSplitplace(dir string) (*splitplace, error) {
 		return nil, err
 	}
 	lib, container := w.in("both"), w.in("container")
-	hook := filepath.Join(lib, "hooks", "pre-bootstrap")
-	err = errors.Join(
-		os.Link(w.in("pre-bootstrap"), filepath.Join(lib, "pre-bootstrap")),
+	for _, lib := range []string{lib, w.in("direct")} { // as make install has it
+		err = errors.Join(err,
+			os.Link(w.in("pre-bootstrap"), filepath.Join(lib, "pre-bootstrap")),
+			os.WriteFile(filepath.Join(lib, "hooks", "pre-bootstrap"), []byte("#!"+lib+"/pre-bootstrap\n"), 0o755))
+	}
+	err = errors.Join(err,
 		os.Link(w.in("launch"), filepath.Join(lib, "launch")),
-		os.WriteFile(hook, []byte("#!"+lib+"/pre-bootstrap\n"), 0o755), // as make install has it
 		os.WriteFile(filepath.Join(lib, "config.yml"), fmt.Appendf(nil, splitConfig, w.split.identity), 0o644),
 		os.Mkdir(container, 0o755),
 		os.Link(w.in("pre-command"), filepath.Join(container, "pre-command")),
@@ -174,15 +176,16 @@ func newSplitplace(dir string) (*splitplace, error) {
 // A chain is the processes that give a job its secrets, in their order. What one
 // of them takes is not part of it.
 type chain struct {
-	direct                    contender
+	gate, direct              contender
 	before, launch, exits, of contender
 }
 
 // A lap is how long each took in one round, in milliseconds.
-type lap struct{ direct, before, launch, exits, of float64 }
+type lap struct{ gate, direct, before, launch, exits, of float64 }
 
 func (l lap) own() float64   { return l.launch - l.exits }
 func (l lap) split() float64 { return l.before + l.own() + l.of }
+func (l lap) both() float64  { return l.gate + l.direct } // direct mode's two hooks
 
 func (w *splitplace) chain(n int) (chain, error) {
 	vars := values(n)
@@ -215,6 +218,7 @@ func (w *splitplace) chain(n int) (chain, error) {
 		return err
 	}
 	return chain{
+		gate:   contender{name: "pre-bootstrap, direct", args: []string{filepath.Join(w.in("direct"), "hooks", "pre-bootstrap")}, env: agents, check: nothing},
 		direct: contender{name: "direct", args: []string{w.x25519.hook}, env: env, check: set("direct")},
 		before: contender{name: "pre-bootstrap", args: []string{filepath.Join(w.in("both"), "hooks", "pre-bootstrap")}, env: agents, check: left},
 		launch: contender{name: "launch", args: []string{filepath.Join(w.in("both"), "launch")}, env: env, check: nothing},
@@ -248,6 +252,7 @@ func (w *splitplace) lap(c chain) (l lap, err error) {
 	}
 	directLast := rand.IntN(2) == 0
 	if !directLast {
+		run(&l.gate, c.gate)
 		run(&l.direct, c.direct)
 	}
 	run(&l.before, c.before)
@@ -255,6 +260,7 @@ func (w *splitplace) lap(c chain) (l lap, err error) {
 	run(&l.of, c.of)
 	run(&l.exits, c.exits)
 	if directLast {
+		run(&l.gate, c.gate)
 		run(&l.direct, c.direct)
 	}
 	return l, err
@@ -293,12 +299,15 @@ func (w *splitplace) table() (string, error) {
 		title string
 		of    func(lap) float64
 	}{
-		{"direct: environment", func(l lap) float64 { return l.direct }},
+		{"direct", lap.both},
+		{"  pre-bootstrap", func(l lap) float64 { return l.gate }},
+		{"  environment", func(l lap) float64 { return l.direct }},
 		{"split", lap.split},
 		{"  pre-bootstrap", func(l lap) float64 { return l.before }},
 		{"  launch, until it is the bootstrap", lap.own},
 		{"  environment", func(l lap) float64 { return l.of }},
-		{"split - direct", func(l lap) float64 { return l.split() - l.direct }},
+		{"split - direct", func(l lap) float64 { return l.split() - l.both() }},
+		{"split - direct's environment alone", func(l lap) float64 { return l.split() - l.direct }},
 	} {
 		fmt.Fprintf(&b, "  %-34s", row.title)
 		for _, all := range laps {
