@@ -59,7 +59,7 @@ func policyTrust(w *world) []found {
 // jobsWrite tells whether the jobs' user may write to a file of root's: that it is
 // root's says nothing where jobs are root.
 func (w *world) jobsWrite(path string) bool {
-	if path == "" || w.Direct || w.Host != "" || w.Process.UID != 0 || w.Unread[FromMounts] != "" {
+	if path == "" || w.Settled || w.Host != "" || w.Process.UID != 0 || w.Unread[FromMounts] != "" {
 		return false
 	}
 	m, ok := procfs.MountOf(w.Mounts, path)

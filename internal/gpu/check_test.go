@@ -138,7 +138,7 @@ func TestCheck(t *testing.T) {
 		{"healthy", func(s *scene) {}, nil, ""},
 		{"a policy that can't be read", func(s *scene) { s.Policy, s.PolicyError = nil, errors.New("gpu.yml: mode 0666, writable by others") }, []string{"deny policy.trust"}, "gpu.yml: mode 0666"},
 		{"a policy that jobs can write to", func(s *scene) { s.Policy.Path = "/etc/juliagpu-secrets/gpu.yml" }, []string{"deny policy.trust"}, "read-only"},
-		{"a policy that jobs can write to, direct mode", func(s *scene) { s.Policy.Path, s.Direct = "/etc/juliagpu-secrets/gpu.yml", true }, nil, ""},
+		{"a policy that jobs can write to, direct mode or users of their own", func(s *scene) { s.Policy.Path, s.Settled = "/etc/juliagpu-secrets/gpu.yml", true }, nil, ""},
 		{"root's policy, and jobs are not root", func(s *scene) {
 			s.Policy.Path, s.Process.UID, s.Process.EUID = "/etc/juliagpu-secrets/gpu.yml", 1000, 1000
 		}, nil, ""},

@@ -50,9 +50,9 @@ type Demand struct {
 	Policy *Policy
 	// PolicyError says why it could not be read.
 	PolicyError error
-	// Direct: the operator has said why it is right that the jobs' user may change
-	// the policy.
-	Direct bool
+	// Settled: what jobs may change is not for the mounts to say. They have users of
+	// their own, or the operator has said why it is right that they may (direct mode).
+	Settled bool
 	// Host is the operator's reason why a machine without containers is right here;
 	// empty where jobs must be in a container.
 	Host string

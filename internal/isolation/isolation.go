@@ -39,8 +39,9 @@ func Check(config settings.Settings, configErr error, ask Ask) Result {
 	case configErr == nil:
 		user := 0
 		if config.Mode == settings.Direct {
-			user, demand.Direct = os.Getuid(), true
+			user = os.Getuid()
 		}
+		demand.Settled = config.Mode == settings.Direct || config.Users != settings.Users{}
 		demand.Policy, demand.PolicyError = config.Policy(user)
 		demand.Waivers = config.Waivers
 		if config.Isolation.Expect == settings.Host {

@@ -207,12 +207,15 @@ func assertEnded(t *testing.T, file string) {
 	require.NoError(t, err)
 	_, err = fmt.Sscan(string(text), &pid)
 	require.NoError(t, err)
-	if syscall.Kill(pid, 0) == nil { // still in the process table, perhaps waiting for its parent
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err == nil {
-			assert.Contains(t, string(stat), ") Z ", "process %d lives", pid)
+	// The signal was sent, and takes effect when the process runs next.
+	ended := func() bool {
+		if syscall.Kill(pid, 0) != nil {
+			return true
 		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(stat), ") Z ") // waiting for its parent
 	}
+	assert.Eventually(t, ended, 10*time.Second, 5*time.Millisecond, "process %d lives", pid)
 }
 
 func TestRunWhole(t *testing.T) {
