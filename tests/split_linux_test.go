@@ -291,6 +291,30 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// TestIdentityInReach: where the identity stays, no job starts beside one that
+// its user could read; a fork's, which opens nothing, neither.
+func TestIdentityInReach(t *testing.T) {
+	t.Parallel()
+	for name, facts := range map[string]map[string]string{"trusted": nil, "a fork": fork} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, split)
+			_, entry := h.identity("identity", false)
+			h.configure("consume: false\n", entry)
+			config := filepath.Join(h.lib, "config.yml")
+			text, err := os.ReadFile(config)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(config, []byte(strings.Replace(string(text), "reason: a test's agent\n", "users: {trusted: \"4711:4711\", other: \"4712:4712\"}\n", 1)), 0o644))
+			h.agent.Setup += "\nchmod 644 " + runFolder + "/identity"
+			result, err := h.agent.Run(t.Context(), agenttest.Job{Env: facts, Command: "echo it ran"})
+			require.NoError(t, err)
+			require.Equal(t, "agent_refused", result.SignalReason)
+			require.Contains(t, result.AgentLog, "mode 0644, readable by others")
+			require.NotContains(t, result.Text(), "it ran")
+		})
+	}
+}
+
 // TestSplitPlugin: the plugin's wishes count in split mode, too.
 func TestSplitPlugin(t *testing.T) {
 	t.Parallel()

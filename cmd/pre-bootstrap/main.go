@@ -135,6 +135,13 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	if err != nil {
 		return h.fail(err, "")
 	}
+	if !h.config.Consume {
+		// They stay, beside this job too, whether it gets secrets or not: its own
+		// early processes must not find one that everybody can read.
+		if err := identity.Check(h.config.Identities, h.uid); err != nil {
+			return h.fail(err, "")
+		}
+	}
 	left := grant.Answer{Job: id, Facts: theJob.Facts.Stated(), Notes: notes}
 	h.inspect(&judged, user)
 

@@ -66,6 +66,18 @@ func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
 	return all, nil
 }
 
+// Check says which of the files is within reach of others than root and uid: they
+// could read it, or have put it there. The error wraps rootfile.ErrUntrusted. A file
+// that is not there is in nobody's reach.
+func Check(files []settings.IdentityFile, uid int) error {
+	for _, file := range files {
+		if _, err := rootfile.Check(file.Path, rootfile.Rule{User: uid, Private: true}); errors.Is(err, rootfile.ErrUntrusted) {
+			return fmt.Errorf("identity %w", err)
+		}
+	}
+	return nil
+}
+
 func read(path string, uid int) ([]byte, error) {
 	f, _, err := rootfile.Open(path, rootfile.Rule{User: uid, Private: true})
 	if err != nil {

@@ -119,8 +119,10 @@ func TestLoadChecksTheFile(t *testing.T) {
 	var hint interface{ Hint() string }
 	require.ErrorAs(t, err, &hint)
 	require.Equal(t, "chmod 600 "+file.Path, hint.Hint())
+	require.Equal(t, err, Check(files, os.Getuid()))
 
 	require.NoError(t, os.Remove(file.Path))
+	require.NoError(t, Check(files, os.Getuid()), "in nobody's reach")
 	_, err = Load(files, os.Getuid())
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.EqualError(t, err, "identity "+file.Path+": no such file or directory")
