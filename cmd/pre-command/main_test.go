@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
@@ -74,7 +76,7 @@ func TestExposed(t *testing.T) {
 // arguments, whatever its value.
 func TestToken(t *testing.T) {
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
-		t.Skip("no /proc here")
+		need.Skip(t, "needs /proc")
 	}
 	for name, tt := range map[string]struct {
 		env, arg, want string

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -73,7 +75,7 @@ func TestFind(t *testing.T) {
 // TestFindHere looks at this machine's own processes.
 func TestFindHere(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("needs /proc")
+		need.Skip(t, "needs /proc")
 	}
 	child := exec.Command("sleep", "60")
 	require.NoError(t, child.Start())

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
@@ -135,7 +137,7 @@ func TestSMI(t *testing.T) {
 // The real runner, with programs that do what nvidia-smi must not.
 func TestRunner(t *testing.T) {
 	if _, err := exec.LookPath("/bin/sh"); err != nil {
-		t.Skip("needs /bin/sh")
+		need.Skip(t, "needs /bin/sh")
 	}
 	dir := t.TempDir()
 	program := func(name, text string) runner {
@@ -197,7 +199,7 @@ func TestRunner(t *testing.T) {
 		t.Parallel()
 		// A program that leaves its group stands for one that the kernel does not let go.
 		if _, err := exec.LookPath("setsid"); err != nil {
-			t.Skip("needs setsid")
+			need.Skip(t, "needs setsid")
 		}
 		pids := filepath.Join(dir, "kept")
 		r := program("kept", "setsid sh -c 'echo $$ >"+pids+"; exec sleep 1000' & wait")
