@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func TestHookWithAKeyIsClosed(t *testing.T) {
 			t.Fatal("the hook ended, and was open all the time")
 		default:
 		}
-		for _, pid := range running(t, filepath.Join(h.lib, "environment")) {
+		for _, pid := range running(t, filepath.Join(h.lib, "hooks", "environment")) {
 			limits, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "limits"))
 			if err == nil && closed.Match(limits) {
 				cancel()
@@ -46,7 +47,8 @@ func TestHookWithAKeyIsClosed(t *testing.T) {
 	}
 }
 
-// running returns the processes of a program.
+// running returns the processes that were started as program. (Where a closed
+// process's own program lies only root may see.)
 func running(t *testing.T, program string) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -57,7 +59,8 @@ func running(t *testing.T, program string) []int {
 		if err != nil {
 			continue
 		}
-		if exe, err := os.Readlink(filepath.Join("/proc", e.Name(), "exe")); err == nil && exe == program {
+		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if argv0, _, _ := strings.Cut(string(cmdline), "\x00"); err == nil && argv0 == program {
 			pids = append(pids, pid)
 		}
 	}
