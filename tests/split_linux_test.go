@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -254,38 +255,42 @@ func TestFreshContainer(t *testing.T) {
 // process of that user is alive. (Without the launcher the job itself is root's.)
 func TestUsers(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name  string
 		env   map[string]string
-		setup string
+		setup string   // UID stands for the trusted user, OTHER for the other one
 		log   []string // the agent's
 		owner string
 	}{
-		{"trusted", nil, "", []string{": trusted: 1 opened, 0 withheld, 0 refused"}, "4711"},
-		{"a fork", fork, "", []string{": not trusted, pull request 17 is from github.com/mallory/cuda.jl", ": 0 opened, 1 withheld, 0 refused"}, "4712"},
-		{"a process is left", nil, "setpriv --reuid 4711 --regid 4711 --clear-groups sleep 600 &", []string{": trusted, process ", " of the user that jobs run as (uid 4711) is left from an earlier job: 0 opened, 1 withheld"}, "4711"},
-		{"a process of the other user is left", nil, "setpriv --reuid 4712 --regid 4712 --clear-groups sleep 600 &", []string{": trusted: 1 opened"}, "4711"},
-		{"processes can't be seen", nil, "mount -t proc -o hidepid=2 proc /proc", []string{": trusted, not every process can be seen: /proc is mounted with hidepid: 0 opened, 1 withheld"}, "4711"},
+		{"trusted", nil, "", []string{": trusted: 1 opened, 0 withheld, 0 refused"}, "UID"},
+		{"a fork", fork, "", []string{": not trusted, pull request 17 is from github.com/mallory/cuda.jl", ": 0 opened, 1 withheld, 0 refused"}, "OTHER"},
+		{"a process is left", nil, "setpriv --reuid UID --regid UID --clear-groups sleep 600 &", []string{": trusted, process ", " of the user that jobs run as (uid UID) is left from an earlier job: 0 opened, 1 withheld"}, "UID"},
+		{"a process of the other user is left", nil, "setpriv --reuid OTHER --regid OTHER --clear-groups sleep 600 &", []string{": trusted: 1 opened"}, "UID"},
+		{"processes can't be seen", nil, "mount -t proc -o hidepid=2 proc /proc", []string{": trusted, not every process can be seen: /proc is mounted with hidepid: 0 opened, 1 withheld"}, "UID"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			// Users of its own for each row: rows see each other's processes.
+			uid, other := strconv.Itoa(47300+2*i), strconv.Itoa(47301+2*i)
+			users := strings.NewReplacer("UID", uid, "OTHER", other)
+			owner := users.Replace(tt.owner)
 			h, to := readyHost(t, split)
 			text, err := os.ReadFile(filepath.Join(h.lib, "config.yml"))
 			require.NoError(t, err)
-			config := strings.Replace(string(text), "reason: a test's agent\n", "users: {trusted: \"4711:4711\", other: \"4712:4712\"}\n", 1)
+			config := strings.Replace(string(text), "reason: a test's agent\n", "users: {trusted: \""+uid+":"+uid+"\", other: \""+other+":"+other+"\"}\n", 1)
 			require.NoError(t, os.WriteFile(filepath.Join(h.lib, "config.yml"), []byte(config), 0o644))
-			h.agent.Setup += "\n" + tt.setup
+			h.agent.Setup += "\n" + users.Replace(tt.setup)
 			h.around("$HOOK; status=$?; stat -c 'lies %n %u:%g %a' " + runFolder + "/job/* " + runFolder + "/job/*/*; exit $status")
 			value := canary("token")
 			env := mergeEnv(map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}, tt.env)
-			result, err := h.agent.RunWhole(t.Context(), agenttest.Job{Env: env}, agenttest.Says("it is for uid "+tt.owner+", and this hook runs as uid 0"))
+			result, err := h.agent.RunWhole(t.Context(), agenttest.Job{Env: env}, agenttest.Says("it is for uid "+owner+", and this hook runs as uid 0"))
 			require.NoError(t, err)
 			require.Equal(t, 75, result.ExitStatus, result.Text())
 			for _, part := range tt.log {
-				require.Contains(t, result.AgentLog, part)
+				require.Contains(t, result.AgentLog, users.Replace(part))
 			}
-			require.Contains(t, result.AgentLog, fmt.Sprintf("lies %s/job/%s %s:%s 700", runFolder, result.ID, tt.owner, tt.owner))
-			require.Contains(t, result.AgentLog, fmt.Sprintf("lies %s/job/%s/handoff 0:%s 440", runFolder, result.ID, tt.owner))
+			require.Contains(t, result.AgentLog, fmt.Sprintf("lies %s/job/%s %s:%s 700", runFolder, result.ID, owner, owner))
+			require.Contains(t, result.AgentLog, fmt.Sprintf("lies %s/job/%s/handoff 0:%s 440", runFolder, result.ID, owner))
 			h.search(result, nil, append(h.identityTexts(), []byte(value)))
 		})
 	}
