@@ -9,17 +9,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/agentcmd"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/grant"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/isolation"
@@ -155,14 +153,8 @@ func loadSettings(log *report) (settings.Settings, error) {
 
 // annotate puts the text on the build's page. It is an extra: the log has it, too.
 func annotate(environ []string, text string, stdout io.Writer) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	// Both variables are the agent's own, whatever the job says.
-	agent := exec.CommandContext(ctx, filepath.Join(job.Lookup(environ, "BUILDKITE_BIN_PATH"), "buildkite-agent"),
-		"annotate", "--style", "error", "--context", "juliagpu-secrets-"+job.Lookup(environ, "BUILDKITE_JOB_ID"))
-	agent.Env = environ
-	agent.Stdin = strings.NewReader(text)
-	if err := agent.Run(); err != nil {
+	err := agentcmd.Run(environ, strings.NewReader(text), "", "annotate", "--style", "error", "--context", "juliagpu-secrets-"+job.Lookup(environ, job.VarID))
+	if err != nil {
 		fmt.Fprintln(stdout, "no annotation: the agent did not take it")
 	}
 }

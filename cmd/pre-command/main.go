@@ -9,17 +9,15 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/agentcmd"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
@@ -42,13 +40,8 @@ func run(args, environ []string, stdout io.Writer) int {
 		fmt.Fprintln(stdout, "pre-command: error:", escape.Text(err.Error()))
 		return gpu.StatusMachine
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		fmt.Fprintln(stdout, "pre-command: error:", escape.Text(err.Error()))
-		return gpu.StatusMachine
-	}
 	asPlugin := len(args) == 2 && args[1] == "plugin"
-	if asPlugin && isAgentHook(executable, environ) {
+	if asPlugin && isAgentHook(environ) {
 		return gpu.StatusPass // which has said all there is to say, the step's wishes included
 	}
 	theJob := job.Parse(environ)
@@ -82,13 +75,14 @@ func run(args, environ []string, stdout io.Writer) int {
 
 // isAgentHook tells whether the agent itself runs this very program before the
 // plugin does. The folder is the agent's word; a job that forges it fools itself.
-func isAgentHook(executable string, environ []string) bool {
-	own, err := os.Stat(executable)
+func isAgentHook(environ []string) bool {
+	executable, err := os.Executable()
 	if err != nil {
 		return false
 	}
-	hook, err := os.Stat(filepath.Join(job.Lookup(environ, "BUILDKITE_HOOKS_PATH"), "pre-command"))
-	return err == nil && os.SameFile(own, hook)
+	own, ownErr := os.Stat(executable)
+	hook, hookErr := os.Stat(filepath.Join(job.Lookup(environ, "BUILDKITE_HOOKS_PATH"), "pre-command"))
+	return ownErr == nil && hookErr == nil && os.SameFile(own, hook)
 }
 
 // log is one group of the job's log: closed when the command may run.
@@ -112,23 +106,6 @@ func log(r gpu.Report, status int, took time.Duration) string {
 	return b.String()
 }
 
-// patience is how long the agent's own program may take.
-const patience = 10 * time.Second
-
-// agent runs the agent's own program. Both variables are the agent's, whatever
-// the job says.
-func agent(environ []string, stdin io.Reader, dir string, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	bin := job.Lookup(environ, "BUILDKITE_BIN_PATH")
-	if !filepath.IsAbs(bin) {
-		return errors.New("no BUILDKITE_BIN_PATH")
-	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "buildkite-agent"), args...)
-	cmd.Env, cmd.Stdin, cmd.Dir = environ, stdin, dir
-	return cmd.Run()
-}
-
 // annotate puts what is refused or a warning on the build's page, once for each
 // agent, whose fault it is. It is an extra: the log has it, too.
 func annotate(environ []string, r gpu.Report, stdout io.Writer) {
@@ -138,7 +115,7 @@ func annotate(environ []string, r gpu.Report, stdout io.Writer) {
 	}
 	name := job.Lookup(environ, "BUILDKITE_AGENT_NAME")
 	text := "Agent `" + strings.ReplaceAll(escape.Text(name), "`", "'") + "`: " + r.Annotation()
-	if err := agent(environ, strings.NewReader(text), "", "annotate", "--style", style, "--context", "gpu-isolation-"+name); err != nil {
+	if err := agentcmd.Run(environ, strings.NewReader(text), "", "annotate", "--style", style, "--context", "gpu-isolation-"+name); err != nil {
 		fmt.Fprintln(stdout, "no annotation: the agent did not take it")
 	}
 }
@@ -154,7 +131,7 @@ func upload(environ []string, text []byte, stdout io.Writer) {
 		if err := os.WriteFile(filepath.Join(dir, "gpu-isolation.json"), text, 0o600); err != nil {
 			return err
 		}
-		return agent(environ, bytes.NewReader(nil), dir, "artifact", "upload", "gpu-isolation.json")
+		return agentcmd.Run(environ, bytes.NewReader(nil), dir, "artifact", "upload", "gpu-isolation.json")
 	}()
 	if err != nil {
 		fmt.Fprintln(stdout, "no artifact gpu-isolation.json: the agent did not take it")

@@ -295,9 +295,7 @@ func TestPath(t *testing.T) {
 }
 
 func TestNumberWithoutCapability(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may make nodes: see TestNumber")
-	}
+	need.AnotherUser(t) // root may make nodes: see TestNumber
 	p, err := Open()
 	if err != nil {
 		need.Skip(t, "needs a tmpfs to write to: "+err.Error())

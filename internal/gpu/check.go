@@ -63,6 +63,7 @@ type world struct {
 	Facts
 	Demand
 	share
+	differ []Instance // see NVIDIA.layout; the table has thousands
 }
 
 // Check holds facts against what is demanded. It reads nothing and does nothing.
@@ -71,7 +72,7 @@ func Check(f Facts, d Demand) Report {
 		return elsewhere(f.Platform, d)
 	}
 	r := Report{Notes: d.reasons()}
-	w := &world{Facts: f, Demand: d}
+	w := &world{Facts: f, Demand: d, differ: f.NVIDIA.layout()}
 	w.share = w.divide()
 	waivers := slices.Clone(d.Waivers)
 	if d.Policy != nil {

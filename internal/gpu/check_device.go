@@ -321,7 +321,7 @@ func (w *world) unasked(fix []string) []found {
 // migForeign: the memory of another slice can be opened.
 func migForeign(w *world) []found {
 	major, ok := w.major("nvidia-caps")
-	if !ok || len(w.layout()) > 0 {
+	if !ok || len(w.differ) > 0 {
 		return nil
 	}
 	fix := w.fixForeign()
@@ -413,7 +413,7 @@ func migAdmin(w *world) []found {
 // migLayout: this driver numbers slices otherwise than the table that all
 // verdicts on slices rest on.
 func migLayout(w *world) []found {
-	differ := w.layout()
+	differ := w.differ
 	if len(differ) == 0 {
 		return nil
 	}

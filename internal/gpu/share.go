@@ -239,7 +239,7 @@ func (d divider) findSlice(own ownGPU) {
 	}
 	gi, ci := CapMinor(own.minor, own.GI, -1), CapMinor(own.minor, own.GI, own.CI)
 	d.s.ownCaps[gi], d.s.ownCaps[ci] = true, true
-	if len(d.layout()) > 0 {
+	if len(d.differ) > 0 {
 		return // nobody knows what any minor means
 	}
 	reads := func(minor int) bool { return d.access(devnode.C(major, uint32(minor))).Read == devnode.Allowed }
@@ -393,9 +393,9 @@ func (d divider) fixIdentity() []string {
 
 // layout are the instances whose minors the driver states otherwise than the
 // table says.
-func (w *world) layout() []Instance {
+func (n NVIDIA) layout() []Instance {
 	var differ []Instance
-	for _, i := range slices.Concat(w.NVIDIA.Table, w.NVIDIA.Instances) {
+	for _, i := range slices.Concat(n.Table, n.Instances) {
 		if i.Minor != CapMinor(i.GPU, i.GI, i.CI) {
 			differ = append(differ, i)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
@@ -158,22 +159,13 @@ func readPipelines(v strict.Value) (map[string]repo.Name, error) {
 		switch {
 		case err != nil:
 			return err
-		case !isPipeline(slug):
+		case !names.IsPipeline(slug):
 			return key.Errorf("take both from the pipeline's address, buildkite.com/organization/pipeline", "not organization/pipeline, both as slugs")
 		}
 		pipelines[slug], err = readRepository(member)
 		return err
 	})
 	return pipelines, err
-}
-
-// isPipeline accepts organization/pipeline, as Buildkite's slugs are written.
-func isPipeline(s string) bool {
-	slug := func(s string) bool {
-		return s != "" && s[0] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
-	}
-	organization, pipeline, ok := strings.Cut(s, "/")
-	return ok && slug(organization) && slug(pipeline)
 }
 
 func readTriggers(v strict.Value) ([]trust.Trigger, error) {

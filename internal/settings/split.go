@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gate"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
@@ -159,7 +160,7 @@ func (s *Settings) readReject(v strict.Value) error {
 		strict.Key("pipelines", func(v strict.Value) error {
 			return v.Items(func(v strict.Value) error {
 				text, err := v.Text()
-				if err == nil && !isPipeline(text) {
+				if err == nil && !names.IsPipeline(text) {
 					err = v.Errorf("take both from the pipeline's address, buildkite.com/organization/pipeline", "not organization/pipeline, both as slugs")
 				}
 				s.Reject.Pipelines = append(s.Reject.Pipelines, text)
