@@ -27,8 +27,14 @@ const (
 	VarSource          = "BUILDKITE_SOURCE"
 	VarEvent           = "BUILDKITE_GITHUB_EVENT"
 	VarTriggeredFrom   = "BUILDKITE_TRIGGERED_FROM_BUILD_ID"
+	VarRebuiltFrom     = "BUILDKITE_REBUILT_FROM_BUILD_ID"
+	VarCommit          = "BUILDKITE_COMMIT"
 	VarCommand         = "BUILDKITE_COMMAND"
 	VarPlugins         = "BUILDKITE_PLUGINS"
+
+	// Where to ask for the build; hints, which decide nothing.
+	VarBuild       = "BUILDKITE_BUILD_ID"
+	VarBuildNumber = "BUILDKITE_BUILD_NUMBER"
 
 	// VarPluginConfig is the agent's word in the plugin's own hooks, and the
 	// pipeline's everywhere else.
@@ -58,6 +64,8 @@ type Facts struct {
 	Source          string   // webhook, ui, api, schedule, trigger_job
 	Event           string   // GitHub's, such as push
 	TriggeredFrom   string   // id of the build that triggered this one
+	RebuiltFrom     string   // id of the build that this one repeats
+	Commit          string   // a hash, or a name such as HEAD that nobody has resolved yet
 	Twice           []string // sorted names that were stated more than once
 	Doubt           string   // why none of it is to be trusted, for people; empty: nothing is known against it
 }
@@ -67,7 +75,7 @@ func (f Facts) Stated() map[string]string {
 	return map[string]string{
 		VarOrganization: f.Organization, VarPipeline: f.Pipeline, VarRepo: f.Repo, VarBranch: f.Branch, VarTag: f.Tag,
 		VarPullRequest: f.PullRequest, VarPullRequestRepo: f.PullRequestRepo, VarPullRequestBase: f.PullRequestBase,
-		VarSource: f.Source, VarEvent: f.Event, VarTriggeredFrom: f.TriggeredFrom,
+		VarSource: f.Source, VarEvent: f.Event, VarTriggeredFrom: f.TriggeredFrom, VarRebuiltFrom: f.RebuiltFrom, VarCommit: f.Commit,
 	}
 }
 
@@ -94,6 +102,9 @@ type Job struct {
 	Upload       bool
 	Plugins      string // the step's plugins, JSON
 	PluginConfig string // in a plugin's hook: its configuration, JSON
+	// Build and BuildNumber say where to ask for the build. Unlike facts they
+	// decide nothing.
+	Build, BuildNumber string
 }
 
 // Parse reads a job's environment, a list of NAME=value as os.Environ gives it.
@@ -105,6 +116,7 @@ func Parse(environ []string) Job {
 		VarBranch: &j.Facts.Branch, VarTag: &j.Facts.Tag, VarPullRequest: &j.Facts.PullRequest,
 		VarPullRequestRepo: &j.Facts.PullRequestRepo, VarPullRequestBase: &j.Facts.PullRequestBase,
 		VarSource: &j.Facts.Source, VarEvent: &j.Facts.Event, VarTriggeredFrom: &j.Facts.TriggeredFrom,
+		VarRebuiltFrom: &j.Facts.RebuiltFrom, VarCommit: &j.Facts.Commit,
 	}
 	seen := make(map[string]bool, len(environ))
 	for _, line := range environ {
@@ -130,6 +142,10 @@ func Parse(environ []string) Job {
 			j.Plugins = value
 		case VarPluginConfig:
 			j.PluginConfig = value
+		case VarBuild:
+			j.Build = value
+		case VarBuildNumber:
+			j.BuildNumber = value
 		}
 	}
 	slices.SortFunc(j.Sealed, func(a, b Sealed) int { return strings.Compare(a.Variable, b.Variable) })

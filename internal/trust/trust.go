@@ -23,12 +23,16 @@ type Verdict struct {
 	Hint    string // what can be done; may be empty
 }
 
-// An Attestation is what Buildkite's REST API says of a build.
+// An Attestation is what Buildkite's REST API says of a build, and of those that
+// it came from, to their very beginning.
 type Attestation struct {
+	ID    string // of the build
 	Build job.Facts
-	// Chain holds the builds up the trigger chain, nearest first, to its very
-	// beginning.
-	Chain []job.Facts
+	// TriggeredBy is the build whose trigger step started this one; nil: none, or
+	// nobody knows.
+	TriggeredBy *Attestation
+	// RebuiltFrom is the build that this one repeats; nil: none, or nobody knows.
+	RebuiltFrom *Attestation
 }
 
 // Decide judges a build by what its job claims and what is attested, nil where
@@ -37,10 +41,19 @@ func Decide(claimed job.Facts, attested *Attestation, rules Rules) Verdict {
 	return decide(rows, claimed, attested, rules)
 }
 
+// Claimed judges a build by all that attested facts can't mend: where it says "no",
+// nobody needs to ask for them.
+func Claimed(claimed job.Facts, rules Rules) Verdict {
+	return decide(slices.DeleteFunc(slices.Clone(rows), func(r row) bool { return r.attested }), claimed, nil, rules)
+}
+
 func decide(rows []row, claimed job.Facts, attested *Attestation, rules Rules) Verdict {
 	c := &evidence{Facts: claimed, attested: attested, rules: rules, rows: rows}
 	for _, r := range rows {
 		if no := r.no(c); no != "" {
+			if r.hintAttested != "" && attested != nil {
+				return Verdict{Row: r.number, Reason: no, Hint: r.hintAttested}
+			}
 			return Verdict{Row: r.number, Reason: no, Hint: r.hint}
 		}
 	}
@@ -61,23 +74,26 @@ func (c *evidence) head() repo.Name       { name, _ := c.Head(); return name }
 
 // A row says "no" with a reason, or nothing.
 type row struct {
-	number int
-	no     func(*evidence) string
-	hint   string
+	number       int
+	no           func(*evidence) string
+	hint         string
+	attested     bool   // attested facts can turn its "no"
+	hintAttested string // in hint's place where there are any
 }
 
 // rows stand in the order of docs/threat-model.md.
 var rows = []row{
-	{1, missing, "the agent's server states these facts; see how this job was started"},
-	{2, contradictory, "the agent's server states these facts; see how this job was started"},
-	{3, otherRepository, "the operator's configuration maps pipelines to repositories; correct the one that is wrong"},
-	{4, noHead, "a pull request's build gets secrets only when it states where the request is from"},
-	{5, fork, "expected for forks; a maintainer can push the branch to the repository"},
-	{6, forkByHand, "push the commit to a branch of the repository and build that"},
-	{7, triggered, "start the build itself, or have the operator turn attestation on"},
-	{8, anyonesEvent, "push the commit to a branch of the repository and build that"},
-	{9, contested, "see how this job was started"},
-	{10, unlisted, "start the build in a way that the operator's configuration lists"},
+	{number: 1, no: missing, hint: "the agent's server states these facts; see how this job was started"},
+	{number: 2, no: contradictory, hint: "the agent's server states these facts; see how this job was started"},
+	{number: 3, no: otherRepository, hint: "the operator's configuration maps pipelines to repositories; correct the one that is wrong"},
+	{number: 4, no: noHead, hint: "a pull request's build gets secrets only when it states where the request is from"},
+	{number: 5, no: fork, hint: "expected for forks; a maintainer can push the branch to the repository"},
+	{number: 6, no: forkByHand, hint: "push the commit to a branch of the repository and build that"},
+	{number: 7, no: descended, hint: "start the build itself, or have the operator turn attestation on", attested: true,
+		hintAttested: "start the build itself, or from one that may have secrets; the operator lists repositories that trust each other as triggers"},
+	{number: 8, no: anyonesEvent, hint: "push the commit to a branch of the repository and build that", attested: true},
+	{number: 9, no: contested, hint: "see how this job was started", attested: true},
+	{number: 10, no: unlisted, hint: "start the build in a way that the operator's configuration lists"},
 }
 
 // missing is row 1: a fact that every decision needs is not there or makes no sense.
@@ -93,6 +109,9 @@ func missing(c *evidence) string {
 	// the agent writes behind the name (seen with agent v3.81: a fork's env can so
 	// replace its own head repository).
 	stated := c.Stated()
+	if c.Origin == job.Attested {
+		stated = nil // an answer has names of its own
+	}
 	for _, name := range slices.Sorted(maps.Keys(stated)) {
 		if strings.Contains(stated[name], "=") {
 			return name + " holds an =, so another variable may stand in its place"
@@ -200,25 +219,44 @@ func forkByHand(c *evidence) string {
 	return fmt.Sprintf("branch %s stands for a commit of a fork", escape.Text(c.Branch))
 }
 
-// triggered is row 7: another build started this one, and could be a fork's.
-func triggered(c *evidence) string {
-	if c.TriggeredFrom == "" {
+// descended is row 7: the build came from another one, which could be a fork's. That
+// one may have come from another, too: each is judged as if it asked itself.
+func descended(c *evidence) string {
+	if c.TriggeredFrom != "" {
+		if c.attested == nil {
+			return fmt.Sprintf("triggered by build %s, which nobody attests", escape.Text(c.TriggeredFrom))
+		}
+		parent := c.attested.TriggeredBy
+		if no := c.ancestor("triggered by", c.TriggeredFrom, parent); no != "" {
+			return no
+		}
+		from, _ := parent.Build.Repository()
+		if !c.rules.Same(from, c.repository()) && !slices.Contains(c.rules.Triggers, Trigger{c.rules.Today(from), c.rules.Today(c.repository())}) {
+			return fmt.Sprintf("triggered by a build of %s, not of %s", from, c.repository())
+		}
+	}
+	// A rebuild is judged by its own facts, too, so that nothing is to be said of
+	// one that nobody attests.
+	if c.attested == nil || c.RebuiltFrom == "" {
 		return ""
 	}
-	if c.attested == nil {
-		return fmt.Sprintf("triggered by build %s, which nobody attests", escape.Text(c.TriggeredFrom))
+	original := c.attested.RebuiltFrom
+	if no := c.ancestor("a rebuild of", c.RebuiltFrom, original); no != "" {
+		return no
 	}
-	if len(c.attested.Chain) == 0 {
-		return fmt.Sprintf("triggered by build %s, which is not known", escape.Text(c.TriggeredFrom))
+	if from, _ := original.Build.Repository(); !c.rules.Same(from, c.repository()) {
+		return fmt.Sprintf("a rebuild of a build of %s, not of %s", from, c.repository())
 	}
-	parent := c.attested.Chain[0]
-	verdict := decide(c.rows, parent, &Attestation{parent, c.attested.Chain[1:]}, c.rules)
-	if !verdict.Trusted {
-		return fmt.Sprintf("triggered by a build of %s that is not trusted: %s", escape.Text(parent.Slug()), verdict.Reason)
+	return ""
+}
+
+// ancestor says why a build that this one came from is not trusted, or nothing.
+func (c *evidence) ancestor(relation, id string, from *Attestation) string {
+	if from == nil || from.ID != id {
+		return fmt.Sprintf("%s build %s, which is not known", relation, escape.Text(id))
 	}
-	from, _ := parent.Repository()
-	if !c.rules.Same(from, c.repository()) && !slices.Contains(c.rules.Triggers, Trigger{c.rules.Today(from), c.rules.Today(c.repository())}) {
-		return fmt.Sprintf("triggered by a build of %s, not of %s", from, c.repository())
+	if verdict := decide(c.rows, from.Build, from, c.rules); !verdict.Trusted {
+		return fmt.Sprintf("%s a build of %s that is not trusted: %s", relation, escape.Text(from.Build.Slug()), verdict.Reason)
 	}
 	return ""
 }
@@ -252,15 +290,32 @@ func contested(c *evidence) string {
 		{job.VarTag, c.Tag, b.Tag},
 		{job.VarSource, c.Source, b.Source},
 		{job.VarTriggeredFrom, c.TriggeredFrom, b.TriggeredFrom},
+		{job.VarRebuiltFrom, c.RebuiltFrom, b.RebuiltFrom},
 	} {
 		if fact.claimed != fact.attested {
-			return fmt.Sprintf("the job states %s=%s, but Buildkite's API %s", fact.name, escape.Text(fact.claimed), escape.Text(fact.attested))
+			return differs(fact.name, fact.claimed, fact.attested)
 		}
+	}
+	// A name such as HEAD is resolved by the build's first job, maybe since this
+	// one was told its environment.
+	if c.Commit != b.Commit && (isHash(c.Commit) || c.Commit == "") {
+		return differs(job.VarCommit, c.Commit, b.Commit)
 	}
 	if head, _ := b.Head(); c.IsPullRequest() && !c.rules.Same(head, c.head()) {
 		return fmt.Sprintf("the job states %s as its head repository, but Buildkite's API %s", c.head(), escape.Text(b.PullRequestRepo))
 	}
 	return ""
+}
+
+// differs names a fact, and both that is said of it.
+func differs(name, claimed, attested string) string {
+	said := func(s string) string {
+		if s == "" {
+			return "nothing"
+		}
+		return escape.Text(s)
+	}
+	return fmt.Sprintf("the job states %s for %s, but Buildkite's API %s", said(claimed), name, said(attested))
 }
 
 // sources are the ways to start a build that Buildkite documents.
@@ -285,6 +340,11 @@ func unlisted(c *evidence) string {
 
 func isNumber(s string) bool {
 	return s != "" && s[0] != '0' && strings.Trim(s, "0123456789") == ""
+}
+
+// isHash accepts the full hash of a commit, SHA-1 or SHA-256.
+func isHash(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // isRef accepts the name of a branch or tag: UTF-8 without control characters.

@@ -22,8 +22,10 @@ func name(s string) repo.Name {
 // The world: a push to a repository whose operator restricted nothing.
 var push = job.Facts{
 	Organization: "juliagpu", Pipeline: "cuda-jl", Repo: "https://github.com/JuliaGPU/CUDA.jl.git",
-	Branch: "main", PullRequest: "false", Source: "webhook", Event: "push",
+	Branch: "main", PullRequest: "false", Source: "webhook", Event: "push", Commit: commit,
 }
+
+const commit = "83a20ec058e2fb00e7fa4558c4c6e81e2dcf253d"
 
 func with(f job.Facts, change func(*job.Facts)) job.Facts { change(&f); return f }
 
@@ -38,12 +40,31 @@ var mallory = with(own, func(f *job.Facts) { f.PullRequestRepo = "https://github
 
 var triggeredPush = with(push, func(f *job.Facts) { f.Source, f.TriggeredFrom, f.Event = "trigger_job", "0190", "" })
 
+func trigger(f *job.Facts) { f.Source, f.TriggeredFrom, f.Event = "trigger_job", "0191", "" }
+
 var other = with(push, func(f *job.Facts) { f.Pipeline, f.Repo = "gpuarrays-jl", "https://github.com/JuliaGPU/GPUArrays.jl" })
 
+// attest is what the API says of a build, and of those up its trigger chain. Each
+// has the id that its child names.
 func attest(build job.Facts, chain ...job.Facts) *Attestation {
-	build.Origin = job.Attested
-	return &Attestation{build, chain}
+	build.Origin, build.Event = job.Attested, "" // which the API does not state
+	a := &Attestation{ID: "0199", Build: build}
+	if len(chain) > 0 {
+		a.TriggeredBy = attest(chain[0], chain[1:]...)
+		a.TriggeredBy.ID = build.TriggeredFrom
+	}
+	return a
 }
+
+// rebuilt attests a rebuild of another build.
+func rebuilt(build job.Facts, original *Attestation) *Attestation {
+	a := attest(build)
+	original.ID = build.RebuiltFrom
+	a.RebuiltFrom = original
+	return a
+}
+
+var rebuild = with(push, func(f *job.Facts) { f.Source, f.Event, f.RebuiltFrom = "ui", "", "0180" })
 
 // cases show every row from both sides. row 11 is "yes".
 var cases = []struct {
@@ -127,6 +148,33 @@ var cases = []struct {
 	{name: "7 trusted pair the other way round", claimed: triggeredPush, attested: attest(triggeredPush, other),
 		rules: Rules{Triggers: []Trigger{{name("github.com/juliagpu/cuda.jl"), name("github.com/juliagpu/gpuarrays.jl")}}}, row: 7},
 
+	{name: "7 the parent is another build", claimed: triggeredPush, attested: func() *Attestation {
+		a := attest(triggeredPush, push)
+		a.TriggeredBy.ID = "0191"
+		return a
+	}(), row: 7, reason: "which is not known"},
+	{name: "7 pair, and the parent's own parent a stranger", claimed: triggeredPush, attested: attest(triggeredPush, with(other, trigger), push),
+		rules: Rules{Triggers: []Trigger{{name("github.com/juliagpu/gpuarrays.jl"), name("github.com/juliagpu/cuda.jl")}}}, row: 7, reason: "github.com/juliagpu/cuda.jl, not of github.com/juliagpu/gpuarrays.jl"},
+	{name: "7 parent of a pipeline that the map lacks", claimed: triggeredPush, attested: attest(triggeredPush, other), rules: Rules{
+		Pipelines: map[string]repo.Name{"juliagpu/cuda-jl": name("github.com/juliagpu/cuda.jl")},
+		Triggers:  []Trigger{{name("github.com/juliagpu/gpuarrays.jl"), name("github.com/juliagpu/cuda.jl")}}}, row: 7, reason: "juliagpu/gpuarrays-jl is not among"},
+	{name: "7 parent with an = in its branch", claimed: triggeredPush, attested: attest(triggeredPush, with(push, func(f *job.Facts) { f.Branch = "a=b" })), row: 11},
+	{name: "7 parent without a branch", claimed: triggeredPush, attested: attest(triggeredPush, with(push, func(f *job.Facts) { f.Branch = "" })), row: 7, reason: "BUILDKITE_BRANCH is not stated"},
+	{name: "7 a rebuild, which nobody attests", claimed: rebuild, row: 11},
+	{name: "7 a rebuild of a push", claimed: rebuild, attested: rebuilt(rebuild, attest(push)), row: 11},
+	{name: "7 a rebuild of a fork's", claimed: rebuild, attested: rebuilt(rebuild, attest(mallory)), row: 7, reason: "a rebuild of a build of juliagpu/cuda-jl that is not trusted: pull request 17 is from github.com/mallory"},
+	{name: "7 a rebuild of a build that a fork triggered", claimed: rebuild, attested: rebuilt(rebuild, attest(triggeredPush, mallory)), row: 7, reason: "mallory"},
+	{name: "7 a rebuild of a build that a push triggered", claimed: rebuild, attested: rebuilt(rebuild, attest(triggeredPush, push)), row: 11},
+	{name: "7 a rebuild of a build that is not known", claimed: rebuild, attested: attest(rebuild), row: 7, reason: "a rebuild of build 0180, which is not known"},
+	{name: "7 a rebuild of another repository's, even of a pair", claimed: rebuild, attested: rebuilt(rebuild, attest(other)),
+		rules: Rules{Triggers: []Trigger{{name("github.com/juliagpu/gpuarrays.jl"), name("github.com/juliagpu/cuda.jl")}}}, row: 7, reason: "gpuarrays"},
+	{name: "7 triggered by a rebuild of a fork's", claimed: triggeredPush, attested: func() *Attestation {
+		a := attest(triggeredPush)
+		a.TriggeredBy = rebuilt(rebuild, attest(mallory))
+		a.TriggeredBy.ID = triggeredPush.TriggeredFrom
+		return a
+	}(), row: 7, reason: "mallory"},
+
 	{name: "8 comment", claimed: with(push, func(f *job.Facts) { f.Event = "issue_comment" }), row: 8, reason: "issue_comment"},
 	{name: "8 review", claimed: with(own, func(f *job.Facts) { f.Event = "pull_request_review" }), row: 8},
 	{name: "8 comment, attested", claimed: with(push, func(f *job.Facts) { f.Event = "issue_comment" }), attested: attest(push), row: 11},
@@ -134,13 +182,19 @@ var cases = []struct {
 
 	{name: "9 attestation is on and there is none", claimed: push, rules: Rules{Attest: true}, row: 9},
 	{name: "9 attestation is on and agrees", claimed: push, attested: attest(push), rules: Rules{Attest: true}, row: 11},
-	{name: "9 another branch", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Branch = "dev" })), row: 9, reason: "BUILDKITE_BRANCH=main, but Buildkite's API dev"},
+	{name: "9 another branch", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Branch = "dev" })), row: 9, reason: "the job states main for BUILDKITE_BRANCH, but Buildkite's API dev"},
 	{name: "9 a pull request", claimed: push, attested: attest(mallory), row: 9},
 	{name: "9 another head", claimed: own, attested: attest(mallory), row: 9, reason: "mallory"},
 	{name: "9 another pipeline", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Pipeline = "x" })), row: 9},
 	{name: "9 another organization", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Organization = "x" })), row: 9},
 	{name: "9 another tag", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Tag = "v1" })), row: 9},
 	{name: "9 another source", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Source = "ui" })), row: 9},
+	{name: "9 a rebuild, says only the API", claimed: push, attested: rebuilt(rebuild, attest(push)), row: 9},
+	{name: "9 a rebuild, says only the job", claimed: rebuild, attested: attest(push), row: 7, reason: "not known"},
+	{name: "9 another commit", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Commit = strings.Repeat("0", 40) })), row: 9, reason: "BUILDKITE_COMMIT"},
+	{name: "9 a commit that is resolved since", claimed: with(push, func(f *job.Facts) { f.Commit = "HEAD" }), attested: attest(push), row: 11},
+	{name: "9 a commit that the API has not resolved", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Commit = "HEAD" })), row: 9},
+	{name: "9 no commit", claimed: with(push, func(f *job.Facts) { f.Commit = "" }), attested: attest(push), row: 9, reason: "the job states nothing for BUILDKITE_COMMIT"},
 	{name: "9 triggered, says only the API", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.TriggeredFrom = "0190" })), row: 9},
 
 	{name: "10 no source", claimed: with(push, func(f *job.Facts) { f.Source = "" }), row: 10, reason: "BUILDKITE_SOURCE is not stated"},
@@ -164,6 +218,19 @@ func TestDecide(t *testing.T) {
 			require.Equal(t, got.Trusted, got.Hint == "", "a no says what to do")
 			require.NotContains(t, got.Reason, "\n")
 		})
+	}
+}
+
+// TestClaimed: nobody asks the API where its answer could not turn the "no".
+func TestClaimed(t *testing.T) {
+	for _, tt := range cases {
+		got := Claimed(tt.claimed, tt.rules)
+		if !got.Trusted {
+			require.False(t, Decide(tt.claimed, tt.attested, tt.rules).Trusted, tt.name)
+			require.NotContains(t, []int{7, 8, 9}, got.Row, tt.name)
+		} else if tt.attested == nil {
+			require.Contains(t, []int{7, 8, 9, 11}, tt.row, tt.name)
+		}
 	}
 }
 
