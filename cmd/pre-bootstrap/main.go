@@ -20,12 +20,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/grant"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/handoff"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/isolation"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/leftover"
@@ -138,7 +138,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	if !h.config.Consume {
 		// They stay, beside this job too, whether it gets secrets or not: its own
 		// early processes must not find one that everybody can read.
-		if err := identity.Check(h.config.Identities, h.uid); err != nil {
+		if err := credential.Check(h.config.Credentials(), h.uid); err != nil {
 			return h.fail(err, "")
 		}
 	}
@@ -147,7 +147,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 
 	identities, err := judged.Identities(h.config, h.uid)
 	h.gaveUp = true
-	switch resists := (*identity.ConsumeError)(nil); {
+	switch resists := (*credential.KeptError)(nil); {
 	case errors.As(err, &resists):
 		return h.fail(err, "")
 	case err != nil:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
@@ -102,7 +103,7 @@ func GiveUp(config settings.Settings) error {
 	if !config.Consume {
 		return nil
 	}
-	return identity.Consume(config.Identities)
+	return credential.GiveUp(config.Credentials())
 }
 
 // Open opens what may be opened, and calls granted as unseal.OpenEach does.

@@ -1,4 +1,4 @@
-// Package identity finds, checks, loads and gives up the age identities.
+// Package identity loads the age identities.
 //
 // Nothing in it prints key material: its errors say which line of which file is
 // wrong, never what stands there, and an Identity shows its fingerprint.
@@ -8,14 +8,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"strings"
 
 	"filippo.io/age"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 )
 
@@ -42,17 +40,13 @@ func (i Identity) Format(f fmt.State, _ rune) {
 // Load reads all files, in order; each holds one identity or more as age-keygen
 // writes them, post-quantum ones too. A file belongs to root or uid, and nobody
 // else may read it. With the first error nothing is loaded: it wraps
-// fs.ErrNotExist, rootfile.ErrUntrusted or ErrMalformed.
+// fs.ErrNotExist, rootfile.ErrUntrusted, credential.ErrTooLarge or ErrMalformed.
 func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
 	var all []Identity
 	for _, file := range files {
-		text, err := read(file.Path, uid)
+		text, err := credential.File{Kind: "identity", Path: file.Path}.Read(uid, maxFile)
 		if err != nil {
-			var kernel *fs.PathError
-			if errors.As(err, &kernel) { // the path first, as in all others
-				err = fmt.Errorf("%s: %w", kernel.Path, kernel.Err)
-			}
-			return nil, fmt.Errorf("identity %w", err)
+			return nil, err
 		}
 		identities, err := parse(text)
 		if err != nil {
@@ -64,34 +58,6 @@ func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
 		}
 	}
 	return all, nil
-}
-
-// Check says which of the files is within reach of others than root and uid: they
-// could read it, or have put it there. The error wraps rootfile.ErrUntrusted. A file
-// that is not there is in nobody's reach.
-func Check(files []settings.IdentityFile, uid int) error {
-	for _, file := range files {
-		if _, err := rootfile.Check(file.Path, rootfile.Rule{User: uid, Private: true}); errors.Is(err, rootfile.ErrUntrusted) {
-			return fmt.Errorf("identity %w", err)
-		}
-	}
-	return nil
-}
-
-func read(path string, uid int) ([]byte, error) {
-	f, _, err := rootfile.Open(path, rootfile.Rule{User: uid, Private: true})
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("%s: %w: it is larger than %d KiB", path, ErrMalformed, maxFile>>10)
-	}
-	return text, nil
 }
 
 // parse reads what age-keygen writes: one identity a line, comments and empty

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
@@ -96,7 +97,6 @@ func TestLoadRefuses(t *testing.T) {
 		{"an SSH key", "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n", "line 1 begins a key in PEM, such as OpenSSH's and OpenSSL's: make an age identity with age-keygen"},
 		{"a plugin's", "AGE-PLUGIN-HUNTER2-1QQQ", "line 1 names an age plugin: no other program is started here, so make an identity with age-keygen"},
 		{"a password", key + "\nhunter2\n", "line 2 is neither an identity nor a comment"},
-		{"larger than 64 KiB", key + "\n" + strings.Repeat("#\n", 32<<10), "it is larger than 64 KiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := write(t, tt.text)
@@ -119,15 +119,15 @@ func TestLoadChecksTheFile(t *testing.T) {
 	var hint interface{ Hint() string }
 	require.ErrorAs(t, err, &hint)
 	require.Equal(t, "chmod 600 "+file.Path, hint.Hint())
-	require.Equal(t, err, Check(files, os.Getuid()))
 
 	require.NoError(t, os.Remove(file.Path))
-	require.NoError(t, Check(files, os.Getuid()), "in nobody's reach")
 	_, err = Load(files, os.Getuid())
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.EqualError(t, err, "identity "+file.Path+": no such file or directory")
 
 	key := x25519(t).String() + "\n"
+	_, err = Load([]settings.IdentityFile{write(t, key+strings.Repeat("#\n", 32<<10))}, os.Getuid())
+	require.ErrorIs(t, err, credential.ErrTooLarge)
 	identities, err := Load([]settings.IdentityFile{write(t, key+strings.Repeat("#", 64<<10-len(key)))}, os.Getuid())
 	require.NoError(t, err)
 	require.Len(t, identities, 1)

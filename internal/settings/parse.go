@@ -40,13 +40,19 @@ func Parse(text []byte) (Settings, error) {
 		strict.Key("waivers", strict.Into(&s.Waivers, gpu.ReadWaivers)),
 		strict.Key("users", s.readUsers),
 		strict.Key("reject", s.readReject),
-		strict.Later("attest"),
+		strict.Key("attest", s.readAttest),
 	)
 	if err != nil {
 		return Settings{}, err
 	}
 	if err := s.checkMode(root); err != nil {
 		return Settings{}, err
+	}
+	if v, ok := root.Get("triggers"); ok && !s.Rules.Attest {
+		return Settings{}, v.Errorf("write attest:, too, or leave the pairs out", "nobody attests who triggered a build")
+	}
+	if s.Rules.Attest && s.Mode == Split && s.Attest.Limit == "" {
+		s.Attest.Limit = attestLimit
 	}
 	return s, nil
 }

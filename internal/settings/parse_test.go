@@ -11,7 +11,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
@@ -47,6 +49,13 @@ waivers:
   - id: ns.net
     reason: the tests measure the host's network
     until: 2027-03-31
+attest:
+  token: /run/juliagpu-secrets/api-token
+  organization: juliagpu
+  deadline: 30s
+  api: https://api.buildkite.example:8443
+  roots: /etc/juliagpu-secrets/roots.pem
+  limit: {file: /run/juliagpu-attest/limit, per-minute: 30}
 `
 
 func name(t *testing.T, s string) repo.Name {
@@ -74,7 +83,11 @@ func TestParse(t *testing.T) {
 			Triggers:     []trust.Trigger{{From: name(t, "github.com/juliagpu/gpucompiler.jl"), To: cuda}},
 			Sources:      []string{"webhook", "schedule", "trigger_job"},
 			Repositories: []trust.Pattern{"github.com/juliagpu/*", "github.com/julialang/julia"},
+			Attest:       true,
 		},
+		Attest: Attest{Token: "/run/juliagpu-secrets/api-token", Organization: "juliagpu", Deadline: 30 * time.Second,
+			URL: "https://api.buildkite.example:8443", Roots: "/etc/juliagpu-secrets/roots.pem",
+			PerMinute: 30, Limit: "/run/juliagpu-attest/limit"},
 		GPU:     GPU{File: "/run/juliagpu-secrets/gpu/gpuci.3.yml"},
 		Waivers: []gpu.Waiver{{ID: "ns.net", Reason: "the tests measure the host's network", Until: time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC)}},
 	}
@@ -98,11 +111,27 @@ func TestParseDefaults(t *testing.T) {
 	}, got)
 }
 
+// TestParseAttestDefaults: a minute, less than what Buildkite allows, and in split mode
+// a limit that agents share.
+func TestParseAttestDefaults(t *testing.T) {
+	const attest = "identities:\n- file: /i\nattest: {token: /t, organization: a}\n"
+	want := Attest{Token: "/t", Organization: "a", Deadline: time.Minute, PerMinute: 40}
+	got, err := Parse([]byte("mode: direct\nreason: for a test\n" + attest))
+	require.NoError(t, err)
+	require.Equal(t, want, got.Attest)
+	require.True(t, got.Rules.Attest)
+	require.Equal(t, []credential.File{{Kind: "identity", Path: "/i"}, {Kind: "API token", Path: "/t"}}, got.Credentials())
+	got, err = Parse([]byte("mode: split\nconsume: true\n" + attest))
+	require.NoError(t, err)
+	want.Limit = "/run/juliagpu-secrets/attest.limit"
+	require.Equal(t, want, got.Attest)
+}
+
 // TestParseErrors gives each mistake with its place, its cause and what to do.
 // A text that begins with + stands below a good file of four lines.
 func TestParseErrors(t *testing.T) {
 	const good = "mode: direct\nreason: for a test\nidentities:\n- file: /i\n"
-	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers, users, reject"
+	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers, users, reject, attest"
 	const yaml = "look for a blank too few or too many, a tab, or text that needs quotes"
 	const example = "write it as in github.com/juliagpu/cuda.jl"
 	for _, tt := range []struct{ name, text, want, hint string }{
@@ -147,7 +176,16 @@ func TestParseErrors(t *testing.T) {
 		{"a slip inside", "+isolation:\n  expcet: host", "6:3: isolation.expcet: unknown key", "write expect"},
 		{"unknown inside", "mode: direct\nreason: x\nidentities: [{path: /i}]", "3:15: identities.path: unknown key", "write one of file, retired"},
 		{"a key that could hide", "+\"a\\u202eb\": x", `5:1: "a\u202eb": unknown key`, anyKey},
-		{"attest", "+attest: {token: /t}", "5:1: attest: not in this version", "leave it out"},
+		{"triggers that nobody attests", "+triggers: [{from: github.com/a/b, to: github.com/a/c}]", "5:11: triggers: nobody attests who triggered a build", "write attest:, too, or leave the pairs out"},
+		{"attest, nothing said", "+attest: {organization: a}", "5:9: attest.token: missing", "name the file that holds an API token with the scopes read_builds and read_pipelines"},
+		{"attest, no organization", "+attest: {token: /t}", "5:9: attest.organization: missing", "name the organization whose builds the token may read"},
+		{"attest, no slug", "+attest: {token: /t, organization: a/b}", "5:35: attest.organization: not an organization's slug", "take it from the organization's address, buildkite.com/organization"},
+		{"attest, the token itself", "+attest: {token: bkua_hunter2}", "5:17: attest.token: not an absolute, clean path", "write it from / on, without . or .. or a slash too many"},
+		{"attest, an endless deadline", "+attest: {token: /t, organization: a, deadline: 1h}", "5:48: attest.deadline: not a deadline", "write it as in 60s, 1s to 5m: a job waits no longer for its secrets"},
+		{"attest, in the clear", "+attest: {token: /t, organization: a, api: \"http://127.0.0.1:1\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
+		{"attest, with a path", "+attest: {token: /t, organization: a, api: \"https://x/v2\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
+		{"attest, a user's", "+attest: {token: /t, organization: a, api: \"https://x@y\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
+		{"attest, no request at all", "+attest: {token: /t, organization: a, limit: {per-minute: 0}}", "5:58: attest.limit.per-minute: not a whole number from 1 to 1000", "write digits alone, without quotes"},
 		// gpu and waivers; package gpu tests what it reads.
 		{"gpu", "+gpu: x", "5:6: gpu: text, where a mapping (key: value) belongs", "write a mapping (key: value)"},
 		{"a policy", "+gpu: {vendor: nvidia}", "5:6: gpu.devices: missing", "list the GPUs that this agent's jobs have, or write vendor: none"},
@@ -336,7 +374,12 @@ func FuzzParse(f *testing.F) {
 		require.True(t, s.Rules.Pipelines == nil || len(s.Rules.Pipelines) > 0)
 		require.True(t, s.Rules.Sources == nil || len(s.Rules.Sources) > 0)
 		require.True(t, s.Rules.Repositories == nil || len(s.Rules.Repositories) > 0)
-		require.False(t, s.Rules.Attest)
+		require.Equal(t, s.Attest != Attest{}, s.Rules.Attest)
+		if a := s.Attest; s.Rules.Attest {
+			require.True(t, filepath.IsAbs(a.Token) && names.IsSlug(a.Organization) && a.Deadline >= time.Second && a.PerMinute > 0)
+			require.True(t, a.URL == "" || strings.HasPrefix(a.URL, "https://") && strings.Count(a.URL, "/") == 2)
+		}
+		require.True(t, s.Rules.Attest || s.Rules.Triggers == nil)
 		require.True(t, s.GPU.File == "" || s.GPU.Policy == nil && filepath.IsAbs(s.GPU.File) && filepath.Clean(s.GPU.File) == s.GPU.File && line(s.GPU.File))
 		require.True(t, s.GPU.Policy == nil || s.GPU.Policy.Off != "" || s.GPU.Policy.Vendor != "")
 		for _, w := range s.Waivers {

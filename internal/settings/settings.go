@@ -36,9 +36,10 @@ type Settings struct {
 
 	Isolation  Isolation
 	Identities []IdentityFile // newest first; 1 to MaxIdentities
-	Consume    bool           // remove the identity files before a job's code runs
+	Consume    bool           // remove the files of Credentials before a job's code runs
 	ScopeAny   bool           // open what is sealed for any repository, or has no label
 	Rules      trust.Rules
+	Attest     Attest
 	GPU        GPU
 	Waivers    []gpu.Waiver // of findings, besides those of the policy
 	Users      Users

@@ -239,7 +239,7 @@ func (v Value) at(place Value) Value { return Value{place.node, v.key} }
 // A Field is one key that a mapping may have.
 type Field struct {
 	name string
-	read func(Value) error // nil: the design has the key, this version has not
+	read func(Value) error
 }
 
 // Key is a key whose value read takes.
@@ -249,9 +249,6 @@ func Key(name string, read func(Value) error) Field { return Field{name, read} }
 func Into[T any](place *T, read func(Value) (T, error)) func(Value) error {
 	return func(v Value) (err error) { *place, err = read(v); return err }
 }
-
-// Later is a key that the design has and this version has not.
-func Later(name string) Field { return Field{name, nil} }
 
 // Fields reads a mapping that has no other keys, in the order of the file.
 func (v Value) Fields(fields ...Field) error {
@@ -263,14 +260,9 @@ func (v Value) Fields(fields ...Field) error {
 		if i < 0 {
 			var known []string
 			for _, f := range fields {
-				if f.read != nil {
-					known = append(known, f.name)
-				}
+				known = append(known, f.name)
 			}
 			return member.at(key).Errorf(suggest(key.node.Value, known), "unknown key")
-		}
-		if fields[i].read == nil {
-			return member.at(key).Errorf("leave it out", "not in this version")
 		}
 		if err := fields[i].read(member); err != nil {
 			return err

@@ -1,4 +1,4 @@
-package identity
+package credential
 
 import (
 	"errors"
@@ -11,12 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
-// TestConsumeMounts tries the ways in which identities reach a container.
-func TestConsumeMounts(t *testing.T) {
+// TestGiveUpMounts tries the ways in which identities reach a container.
+func TestGiveUpMounts(t *testing.T) {
 	need.Root(t, "to mount")
 	// Mounts are made for this thread alone, which ends with the test: it is
 	// never unlocked. So no t.Run, which would leave the thread.
@@ -46,7 +45,7 @@ func TestConsumeMounts(t *testing.T) {
 
 	// Its directory.
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT, ""))
-	require.NoError(t, Consume([]settings.IdentityFile{{Path: path}}))
+	require.NoError(t, GiveUp([]File{{"identity", path}}))
 	require.NoFileExists(t, outside.Path)
 
 	// A tmpfs of the container's own.
@@ -54,7 +53,7 @@ func TestConsumeMounts(t *testing.T) {
 	path = filepath.Join(dir, "identity")
 	mount("tmpfs", dir, "tmpfs", 0, "")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	require.NoError(t, Consume([]settings.IdentityFile{{Path: path}}))
+	require.NoError(t, GiveUp([]File{{"identity", path}}))
 
 	// Overlayfs, as a container's root: what was written there goes, what the
 	// image brought is only hidden.
@@ -68,11 +67,11 @@ func TestConsumeMounts(t *testing.T) {
 	mount("overlay", merged, "overlay", 0, "lowerdir="+filepath.Dir(image.Path)+",upperdir="+layers+"/upper,workdir="+layers+"/work")
 	path = filepath.Join(merged, "written")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	require.NoError(t, Consume([]settings.IdentityFile{{Path: path}}))
+	require.NoError(t, GiveUp([]File{{"identity", path}}))
 	requireFault(t, filepath.Join(merged, "identity"), elsewhere, elsewhereHint)
 }
 
-func TestConsumeInAFolderOfAnother(t *testing.T) {
+func TestGiveUpInAFolderOfAnother(t *testing.T) {
 	file := write(t, "a")
 	dir := filepath.Dir(file.Path)
 	require.NoError(t, os.Chmod(dir, 0o555))
