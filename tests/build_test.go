@@ -80,7 +80,10 @@ func deps(t *testing.T, pkg string) []string {
 	return strings.Fields(string(out))
 }
 
-const module = "github.com/juliagpu/secrets-buildkite-plugin/"
+const (
+	module          = "github.com/juliagpu/secrets-buildkite-plugin/"
+	buildkiteClient = "github.com/buildkite/go-buildkite/v3/buildkite"
+)
 
 // TestImports keeps what each program can reach small.
 func TestImports(t *testing.T) {
@@ -118,33 +121,45 @@ func TestImports(t *testing.T) {
 		}
 	}
 	for _, name := range commands(t) {
-		if name == "encrypt" || name == "juliagpu" {
-			continue // people run these; each other program is a hook
+		if name == "encrypt" || name == "juliagpu" || name == "attest" {
+			continue // people run the first two, hooks the third; each other program is a hook
 		}
 		for _, dep := range deps(t, "./cmd/"+name) {
-			require.NotContains(t, []string{"github.com/spf13/cobra", "golang.org/x/term", "github.com/buildkite/go-buildkite/v3", "testing"}, dep,
+			require.NotContains(t, []string{"github.com/spf13/cobra", "golang.org/x/term", buildkiteClient, "testing"}, dep,
 				"./cmd/%s: a hook starts before every job: flags, terminals and REST are for other programs", name)
 		}
 	}
 }
 
-// TestWhoSeesSecrets names every package that can see a plaintext. Whoever adds
-// one here has thought about it.
-func TestWhoSeesSecrets(t *testing.T) {
-	t.Parallel()
+// importers are this module's packages that import a package themselves.
+func importers(t *testing.T, of string) []string {
 	root, err := agenttest.Root()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./cmd/...", "./internal/...")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	require.NoError(t, err)
-	var seers []string
+	var found []string
 	for line := range strings.Lines(string(out)) {
-		pkg, imported, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if imported == module+"internal/plaintext" {
-			seers = append(seers, strings.TrimPrefix(pkg, module))
+		if pkg, imported, _ := strings.Cut(strings.TrimSpace(line), " "); imported == of {
+			found = append(found, strings.TrimPrefix(pkg, module))
 		}
 	}
-	slices.Sort(seers)
-	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/grant", "internal/shape"}, seers)
+	slices.Sort(found)
+	return found
+}
+
+// TestWhoAsksTheAPI names the one package that speaks to Buildkite's REST API, and
+// those that may use it.
+func TestWhoAsksTheAPI(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"internal/restapi"}, importers(t, buildkiteClient))
+	require.Subset(t, []string{"cmd/attest", "cmd/juliagpu", "internal/attest", "internal/audit"}, importers(t, module+"internal/restapi"))
+}
+
+// TestWhoSeesSecrets names every package that can see a plaintext. Whoever adds
+// one here has thought about it.
+func TestWhoSeesSecrets(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/grant", "internal/shape"}, importers(t, module+"internal/plaintext"))
 }
