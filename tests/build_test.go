@@ -110,6 +110,8 @@ func TestImports(t *testing.T) {
 		"./internal/drop":        {[]string{module + "internal/settings", "net", "os/exec"}, "launch is root when it drops that: little code"},
 		"./internal/home":        {[]string{module + "internal/settings", "net", "os/exec"}, "launch is root when it makes directories: little code"},
 		"./internal/trust":       {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
+		"./internal/witness":     {[]string{"net", "net/http", "net/url", "crypto/tls", buildkiteClient, module + "internal/restapi", module + "internal/settings", module + "internal/identity"}, "hooks link it, so that they need not link TLS and foreign JSON"},
+		"./internal/restapi":     {[]string{module + "internal/settings", module + "internal/job", module + "internal/identity", "os/exec"}, "it carries questions of others"},
 		"./internal/repo":        {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
 		"./internal/escape":      {[]string{"os", "net"}, "it makes texts printable and nothing else"},
 		"./internal/unseal":      {[]string{module + "internal/jobenv", "net/http"}, "opening and delivering are two things"},
