@@ -203,7 +203,7 @@ func (w *world) whose(run span) string {
 	for _, k := range w.Policy.Inventory {
 		inRun := k.Minor >= int(run.first.Minor) && k.Minor <= int(run.last.Minor)
 		listed := slices.ContainsFunc(w.NVIDIA.GPUs, func(g NVIDIAGPU) bool { return g.Minor == k.Minor })
-		if inRun && !listed {
+		if inRun && !listed && !k.slice() {
 			names = append(names, k.words()+w.agentOf(k.Minor, k.UUID, k.PCI))
 		}
 	}
@@ -226,11 +226,32 @@ func (k Known) words() string {
 // agentOf says whose a GPU is, by the policy's inventory.
 func (w *world) agentOf(minor int, uuid, pci string) string {
 	for _, k := range w.Policy.Inventory {
-		if k.Agent != "" && (minor >= 0 && k.Minor == minor || uuid != "" && k.UUID == uuid || pci != "" && k.PCI == pci) {
+		if k.Agent != "" && !k.slice() && (minor >= 0 && k.Minor == minor || uuid != "" && k.UUID == uuid || pci != "" && k.PCI == pci) {
 			return " of agent " + escape.Text(k.Agent)
 		}
 	}
 	return ""
+}
+
+// slice tells whether an entry is a part of a GPU: whose that is says nothing of
+// the rest.
+func (k Known) slice() bool { return k.GI >= 0 || strings.HasPrefix(k.UUID, "MIG-") }
+
+// agentsOf says whose GPU instances are, by the policy's inventory.
+func (w *world) agentsOf(instances []Instance) string {
+	var names []string
+	for _, i := range instances {
+		for _, k := range w.Policy.Inventory {
+			ours := k.Minor == i.GPU && k.GI == i.GI && (i.CI < 0 || k.CI == i.CI)
+			if name := escape.Text(k.Agent); ours && k.Agent != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " of agent " + strings.Join(names, ", ")
 }
 
 // card is what sysfs says of a DRM number.
@@ -342,9 +363,9 @@ func migForeign(w *world) []found {
 			return
 		}
 		first, last := open[0], open[len(open)-1]
-		what := fmt.Sprintf("this container can open slice %s (%d:%d)", first.words(), major, first.Minor)
+		what := fmt.Sprintf("this container can open slice %s%s (%d:%d)", first.words(), w.agentsOf(open), major, first.Minor)
 		if first != last {
-			what = fmt.Sprintf("this container can open slices %s to %s (%d:%d to %d:%d)", first.words(), last.words(), major, first.Minor, major, last.Minor)
+			what = fmt.Sprintf("this container can open slices %s to %s%s (%d:%d to %d:%d)", first.words(), last.words(), w.agentsOf(open), major, first.Minor, major, last.Minor)
 		}
 		all = append(all, found{what: what, fix: fix})
 		open = nil
@@ -365,7 +386,8 @@ func migForeign(w *world) []found {
 	for _, g := range w.gpus {
 		for ci := range MaxCIs {
 			if minor := CapMinor(g.minor, g.GI, ci); g.GI >= 0 && opens(minor) {
-				all = append(all, found{what: fmt.Sprintf("this container can open another part of its slice, %s (%d:%d)", Instance{g.minor, g.GI, ci, minor}.words(), major, minor),
+				part := Instance{g.minor, g.GI, ci, minor}
+				all = append(all, found{what: fmt.Sprintf("this container can open another part of its slice, %s%s (%d:%d)", part.words(), w.agentsOf([]Instance{part}), major, minor),
 					fix: append(slices.Clone(fix), "where all of the slice is this agent's: allow_shared_gi: true in the policy")})
 			}
 		}
@@ -698,15 +720,23 @@ func gpuMode(w *world) []found {
 	return all
 }
 
-// policyStale: the resolver has written the policy for another boot.
+// policyStale: the resolver has written the policy for another boot, or for
+// another driver, which makes slices and device numbers anew as a boot does.
 func policyStale(w *world) []found {
-	if w.Policy.Resolved == nil || w.Policy.Resolved.BootID == w.BootID {
+	if w.Policy.Resolved == nil {
 		return nil // a policy written by hand is for any boot
+	}
+	fix := []string{"in buildkite-agent@.service: ExecStartPre=/usr/bin/juliagpu gpu resolve --agent %i", "now: systemctl restart buildkite-agent@AGENT"}
+	if w.Policy.Resolved.BootID == w.BootID {
+		if was, is := w.Policy.Resolved.Driver, w.NVIDIA.Driver; was != "" && is != "" && was != is {
+			return []found{{what: "the policy was resolved with the NVIDIA driver " + escape.Text(was) + ", and this is " + escape.Text(is), fix: fix}}
+		}
+		return nil
 	}
 	if cause, ok := w.Unread[FromBootID]; ok {
 		return []found{{what: "which boot this is, is not known: " + escape.Text(cause), unknown: true,
 			fix: []string{"let the hook read " + string(FromBootID)}}}
 	}
 	return []found{{what: fmt.Sprintf("the policy was resolved in boot %.8s, and this is boot %.8s", escape.Text(w.Policy.Resolved.BootID), escape.Text(w.BootID)),
-		fix: []string{"in buildkite-agent@.service: ExecStartPre=/usr/bin/juliagpu gpu resolve --agent %i", "now: systemctl restart buildkite-agent@AGENT"}}}
+		fix: fix}}
 }

@@ -174,11 +174,11 @@ func TestCheck(t *testing.T) {
 		{"another GPU, by name", func(s *scene) {
 			s.allow("c 195:3")
 			s.NVIDIA.GPUs = append(s.NVIDIA.GPUs, NVIDIAGPU{PCI: "0000:82:00.0", UUID: "GPU-99999999-8d21-4239-8e32-63449f713690", Minor: 3})
-			s.Policy.Inventory = []Known{{Minor: 3, Agent: "gpuci.17"}}
+			s.Policy.Inventory = []Known{{Minor: 3, GI: -1, CI: -1, Agent: "gpuci.17"}}
 		}, []string{"deny gpu.foreign"}, "can open GPU 0000:82:00.0 GPU-99999999 of agent gpuci.17 (195:3)"},
 		{"another GPU, in the inventory alone", func(s *scene) {
 			s.allow("c 195:3")
-			s.Policy.Inventory = []Known{{Minor: 3, PCI: "0000:82:00.0", Agent: "gpuci.17"}}
+			s.Policy.Inventory = []Known{{Minor: 3, PCI: "0000:82:00.0", GI: -1, CI: -1, Agent: "gpuci.17"}}
 		}, []string{"deny gpu.foreign"}, "can open GPU 0000:82:00.0 of agent gpuci.17 (195:3)"},
 		{"another GPU, allowed besides", func(s *scene) { s.allow("c 195:3"); s.Policy.Numbers = []Pattern{{Major: 195, Minor: 3}} }, []string{"deny gpu.foreign"}, ""},
 		{"another slice, allowed besides", func(s *scene) {
@@ -224,6 +224,20 @@ func TestCheck(t *testing.T) {
 		{"a slice by its address alone", func(s *scene) { s.slice(); s.Policy.Devices[0].MIG, s.Policy.Devices[0].UUID = "", "" }, nil, ""},
 		{"another slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(2, 8, -1))) }, []string{"deny mig.foreign"}, "gpu2/gi8 (235:345)"},
 		{"another GPU's slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(1, 9, -1))) }, []string{"deny mig.foreign"}, "gpu1/gi9"},
+		{"another slice, of whom", func(s *scene) {
+			s.slice()
+			s.allow("c 235:" + fmt.Sprint(CapMinor(2, 8, -1)))
+			s.Policy.Inventory = []Known{{Minor: 1, GI: 8, CI: 0, Agent: "gpuci.1"}, {Minor: 2, GI: 8, CI: 0, Agent: "gpuci.17"}, {Minor: 2, GI: 8, CI: 1, Agent: "gpuci.18"}, {Minor: 2, GI: 8, CI: 2, Agent: "gpuci.17"}}
+		}, []string{"deny mig.foreign"}, "gpu2/gi8 of agent gpuci.17, gpuci.18 (235:345)"},
+		{"another part of the slice, of whom", func(s *scene) {
+			s.slice()
+			s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, 1)))
+			s.Policy.Inventory = []Known{{Minor: 2, GI: 9, CI: 0, Agent: "gpuci.17"}, {Minor: 2, GI: 9, CI: 1, Agent: "gpuci.18"}}
+		}, []string{"deny mig.foreign"}, "gpu2/gi9/ci1 of agent gpuci.18 (235:356)"},
+		{"another GPU, of which somebody has a slice", func(s *scene) {
+			s.allow("c 195:3")
+			s.Policy.Inventory = []Known{{Minor: 3, PCI: "0000:82:00.0", GI: 8, CI: 0, Agent: "gpuci.17"}, {Minor: 3, UUID: "MIG-b62d579f-e90e-5e60-88e2-1b36371298b9", GI: -1, CI: -1, Agent: "gpuci.18"}}
+		}, []string{"deny gpu.foreign"}, "somebody else's GPU (195:3)"},
 		{"slices of the own whole GPU", func(s *scene) { s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, -1))) }, nil, ""},
 		{"another part of the slice", func(s *scene) { s.slice(); s.allow("c 235:" + fmt.Sprint(CapMinor(2, 9, 1))) }, []string{"deny mig.foreign"}, "gpu2/gi9/ci1"},
 		{"another part of the slice, shared", func(s *scene) {
@@ -407,6 +421,12 @@ func TestCheck(t *testing.T) {
 		}, []string{"warn gpu.mode"}, "Exclusive"},
 		{"another boot", func(s *scene) { s.Policy.Resolved = &Resolved{BootID: "aaaa"} }, []string{"deny policy.stale"}, "aaaa"},
 		{"the same boot", func(s *scene) { s.Policy.Resolved = &Resolved{BootID: "5f0c"} }, nil, ""},
+		{"another driver", func(s *scene) { s.Policy.Resolved = &Resolved{BootID: "5f0c", Driver: "570.1"} }, []string{"deny policy.stale"}, "570.1, and this is 580.159.03"},
+		{"the same driver", func(s *scene) { s.Policy.Resolved = &Resolved{BootID: "5f0c", Driver: "580.159.03"} }, nil, ""},
+		{"a driver that does not say which", func(s *scene) {
+			s.Policy.Resolved = &Resolved{BootID: "5f0c", Driver: "570.1"}
+			s.NVIDIA.Driver = ""
+		}, nil, ""},
 		{"an unknown boot", func(s *scene) { s.Policy.Resolved = &Resolved{BootID: "5f0c"}; s.BootID = ""; s.unread(FromBootID) }, []string{"deny policy.stale unknown"}, ""},
 
 		{"MPS", func(s *scene) { s.Sockets = []Socket{{Path: "/tmp/nvidia-mps/control", Of: MPS, Answers: true}} }, []string{"deny ipc.mps"}, "/tmp/nvidia-mps"},
@@ -644,7 +664,7 @@ func TestReadmeShowsARefusal(t *testing.T) {
 	s := healthy()
 	s.allow("c 195:3")
 	s.NVIDIA.GPUs = append(s.NVIDIA.GPUs, NVIDIAGPU{PCI: "0000:82:00.0", UUID: "GPU-4d2f0c9e-8d21-4239-8e32-63449f713690", Minor: 3})
-	s.Policy.Inventory = []Known{{Minor: 3, Agent: "gpuci.17"}}
+	s.Policy.Inventory = []Known{{Minor: 3, GI: -1, CI: -1, Agent: "gpuci.17"}}
 	r := Check(s.Facts, s.Demand)
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)

@@ -78,18 +78,20 @@ const (
 	BusyDeny Busy = "deny"
 )
 
-// A Known is a GPU of the host, for messages.
+// A Known is a GPU or a slice of the host, for messages.
 type Known struct {
-	Minor int // -1: not stated
-	UUID  string
-	PCI   string
-	Agent string
+	Minor  int    // of the GPU; -1: not stated, which no slice has
+	UUID   string // GPU-…, or a slice's MIG-…
+	PCI    string
+	GI, CI int // of a slice; -1: a GPU, or a GPU instance as a whole
+	Agent  string
 }
 
-// Resolved says when the resolver wrote the policy.
+// Resolved says for what the resolver wrote the policy.
 type Resolved struct {
 	BootID string
 	At     time.Time
+	Driver string // NVIDIA's, as in 580.159.03; empty: not stated
 }
 
 // A Waiver accepts a finding, for a reason that every job prints.

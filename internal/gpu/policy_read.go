@@ -194,8 +194,8 @@ func (p *Policy) readDevice(v strict.Value) (Device, error) {
 		strict.Key("pci", strict.Into(&d.PCI, readPCI)),
 		strict.Key("mig", p.only(strict.Into(&d.MIG, readMIG), VendorNVIDIA)),
 		// As many as the driver's table of capabilities has.
-		strict.Key("gi", p.only(number(&d.GI, 0, 14), VendorNVIDIA)),
-		strict.Key("ci", p.only(number(&d.CI, 0, 7), VendorNVIDIA)),
+		strict.Key("gi", p.only(number(&d.GI, 0, MaxGIs-1), VendorNVIDIA)),
+		strict.Key("ci", p.only(number(&d.CI, 0, MaxCIs-1), VendorNVIDIA)),
 		strict.Key("unique_id", p.only(readID(64, func(id uint64) { d.UniqueID = id }), VendorAMD)),
 		// Below are cards and, in older kernels, control nodes (drm_drv.c).
 		strict.Key("render", p.only(number(&d.Render, 128, maxMinor), VendorAMD, VendorIntel)),
@@ -301,7 +301,7 @@ func (p *Policy) readHost(v strict.Value) error {
 
 func (p *Policy) readInventory(v strict.Value) error {
 	return v.Items(func(v strict.Value) error {
-		k := Known{Minor: -1}
+		k := Known{Minor: -1, GI: -1, CI: -1}
 		err := v.Fields(
 			strict.Key("minor", number(&k.Minor, 0, 247)), // of /dev/nvidiaN
 			strict.Key("uuid", strict.Into(&k.UUID, func(v strict.Value) (string, error) {
@@ -311,6 +311,8 @@ func (p *Policy) readInventory(v strict.Value) error {
 				return readUUID(v)
 			})),
 			strict.Key("pci", strict.Into(&k.PCI, readPCI)),
+			strict.Key("gi", number(&k.GI, 0, MaxGIs-1)),
+			strict.Key("ci", number(&k.CI, 0, MaxCIs-1)),
 			strict.Key("agent", strict.Into(&k.Agent, strict.Value.Text)),
 		)
 		switch {
@@ -318,6 +320,10 @@ func (p *Policy) readInventory(v strict.Value) error {
 			return err
 		case k.Minor < 0 && k.UUID == "" && k.PCI == "":
 			return v.Errorf("write one of them", "none of minor, uuid and pci")
+		case k.GI < 0 && k.CI >= 0:
+			return v.Below("gi").Errorf("write the slice's GPU instance, too", "missing")
+		case k.GI >= 0 && k.Minor < 0: // a slice's nodes have numbers by its GPU's
+			return v.Below("minor").Errorf("write the N of its GPU's /dev/nvidiaN", "missing")
 		case slices.Contains(p.Inventory, k):
 			return v.Errorf("keep one", "listed twice")
 		}
@@ -339,6 +345,7 @@ func readResolved(v strict.Value) (*Resolved, error) {
 		strict.Key("at", strict.Into(&r.At, func(v strict.Value) (time.Time, error) {
 			return readTime(v, time.RFC3339, "write it as in 2026-11-23T13:00:00Z", "not a time with its zone")
 		})),
+		strict.Key("driver", strict.Into(&r.Driver, readVersion)),
 	)
 	switch {
 	case err != nil:

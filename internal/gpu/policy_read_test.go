@@ -34,12 +34,14 @@ gpu:
   inventory:
     - {minor: 3, uuid: GPU-5d5ba0d6-d33d-4b2b-8f05-6b2b9e0c5f10, pci: "0000:82:00.0", agent: gpuci.17}
     - {uuid: MIG-b62d579f-e90e-5e60-88e2-1b36371298b9}
-  resolved: {boot_id: 5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f, at: 2026-11-23T14:00:00+01:00}
+    - {agent: gpuci.4, minor: 0, gi: 9, ci: 1}
+  resolved: {boot_id: 5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f, at: 2026-11-23T14:00:00+01:00, driver: 580.159.03}
   waivers:
     - {id: container.caps, match: SYS_PTRACE, reason: "rocgdb tests attach to children", until: 2027-03-31}
     - {id: container.caps, match: PERFMON, reason: the profiler's tests}
 `
-	twoSlices = `gpu:
+	namelessSlice = `gpu: {vendor: nvidia, devices: [{pci: "0000:01:00.0", gi: 9, ci: 0}]}`
+	twoSlices     = `gpu:
   vendor: nvidia
   devices:
     - {mig: MIG-b62d579f-e90e-5e60-88e2-1b36371298b9, pci: "0000:01:00.0", gi: 9, ci: 0}
@@ -57,7 +59,7 @@ gpu:
 	turnedOff = "gpu: {off: the driver is being replaced}\n"
 )
 
-var allPolicies = []string{wholeGPU, twoSlices, amd, intel, noGPU, turnedOff}
+var allPolicies = []string{wholeGPU, twoSlices, namelessSlice, amd, intel, noGPU, turnedOff}
 
 func TestParsePolicy(t *testing.T) {
 	none := Device{GI: -1, CI: -1, Render: -1}
@@ -84,10 +86,11 @@ func TestParsePolicy(t *testing.T) {
 			Absence:  true, Graphics: true, IdleMiB: 512, Busy: BusyDeny, MinDriver: "580.159.03",
 			Host: map[string]string{"toolkit": "1.17.8", "runc": "1.3.0-rc.3", "docker": "28.1"},
 			Inventory: []Known{
-				{Minor: 3, UUID: "GPU-5d5ba0d6-d33d-4b2b-8f05-6b2b9e0c5f10", PCI: "0000:82:00.0", Agent: "gpuci.17"},
-				{Minor: -1, UUID: "MIG-b62d579f-e90e-5e60-88e2-1b36371298b9"},
+				{Minor: 3, UUID: "GPU-5d5ba0d6-d33d-4b2b-8f05-6b2b9e0c5f10", PCI: "0000:82:00.0", GI: -1, CI: -1, Agent: "gpuci.17"},
+				{Minor: -1, UUID: "MIG-b62d579f-e90e-5e60-88e2-1b36371298b9", GI: -1, CI: -1},
+				{Minor: 0, GI: 9, CI: 1, Agent: "gpuci.4"},
 			},
-			Resolved: &Resolved{BootID: "5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f", At: time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC)},
+			Resolved: &Resolved{BootID: "5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f", At: time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC), Driver: "580.159.03"},
 			Waivers: []Waiver{
 				{ID: "container.caps", Match: "SYS_PTRACE", Reason: "rocgdb tests attach to children", Until: time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC)},
 				{ID: "container.caps", Match: "PERFMON", Reason: "the profiler's tests"},
@@ -309,6 +312,10 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"inventory's slice", "+inventory: [{uuid: MIG-x}]", "4:22: gpu.inventory.uuid: " + notMIG, copyUUID},
 		{"inventory's address", "+inventory: [{pci: x}]", "4:21: gpu.inventory.pci: " + notPCI, pciHint},
 		{"inventory's agent", "+inventory: [{minor: 1, agent: \"a\\nb\"}]", "4:33: gpu.inventory.agent: not one line of printable text", ""},
+		{"gi 15 of the inventory", "+inventory: [{minor: 1, gi: 15}]", "4:30: gpu.inventory.gi: not a whole number from 0 to 14", digits},
+		{"inventory's slice without gi", "+inventory: [{minor: 1, ci: 0}]", "4:15: gpu.inventory.gi: missing", "write the slice's GPU instance, too"},
+		{"inventory's slice without minor", "+inventory: [{pci: '0000:81:00.0', gi: 1}]", "4:15: gpu.inventory.minor: missing", "write the N of its GPU's /dev/nvidiaN"},
+		{"resolved with a driver", "+resolved: {driver: x}", "4:22: gpu.resolved.driver: not a version", version},
 		{"resolved without boot_id", "+resolved: {at: 2026-11-23T13:00:00Z}", "4:13: gpu.resolved.boot_id: missing", resolver},
 		{"resolved without at", "+resolved: {boot_id: 5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f}", "4:13: gpu.resolved.at: missing", resolver},
 		{"a boot ID", "+resolved: {boot_id: 5f0c}", "4:23: gpu.resolved.boot_id: not a boot ID", "copy it from /proc/sys/kernel/random/boot_id"},
@@ -389,7 +396,7 @@ func TestApart(t *testing.T) {
 func TestPolicyYAMLOfOthers(t *testing.T) {
 	p := Policy{Vendor: VendorNone, Busy: BusyOff,
 		Resolved:  &Resolved{BootID: "5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f", At: time.Date(2026, 11, 23, 14, 0, 0, 0, time.FixedZone("", 3600))},
-		Inventory: []Known{{Minor: 0, Agent: "a\"}, off: \\b # é \U0001f512"}},
+		Inventory: []Known{{Minor: 0, GI: -1, CI: -1, Agent: "a\"}, off: \\b # é \U0001f512"}},
 	}
 	require.Contains(t, p.YAML(), "at: 2026-11-23T13:00:00Z}")
 	again, err := ParsePolicy([]byte(p.YAML()))
@@ -453,7 +460,8 @@ func TestPolicyYAML(t *testing.T) {
   inventory:
     - {minor: 3, uuid: GPU-5d5ba0d6-d33d-4b2b-8f05-6b2b9e0c5f10, pci: "0000:82:00.0", agent: "gpuci.17"}
     - {uuid: MIG-b62d579f-e90e-5e60-88e2-1b36371298b9}
-  resolved: {boot_id: 5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f, at: 2026-11-23T13:00:00Z}
+    - {minor: 0, gi: 9, ci: 1, agent: "gpuci.4"}
+  resolved: {boot_id: 5f0c3a62-7a3f-4d0b-9b0a-0c2f4c1d2e3f, at: 2026-11-23T13:00:00Z, driver: "580.159.03"}
   waivers:
     - {id: container.caps, match: "SYS_PTRACE", reason: "rocgdb tests attach to children", until: 2027-03-31}
     - {id: container.caps, match: "PERFMON", reason: "the profiler's tests"}
@@ -558,7 +566,7 @@ func holds(t *testing.T, p Policy) {
 		}
 		require.True(t, d.UUID == "" || strings.HasPrefix(d.UUID, "GPU-") && IsUUID(d.UUID[4:]))
 		require.True(t, d.MIG == "" || strings.HasPrefix(d.MIG, "MIG-") && IsUUID(d.MIG[4:]))
-		require.True(t, d.MIG == "" && d.GI == -1 && d.CI == -1 || d.MIG != "" && 0 <= d.GI && d.GI <= 14 && 0 <= d.CI && d.CI <= 7)
+		require.True(t, d.MIG == "" && d.GI == -1 && d.CI == -1 || 0 <= d.GI && d.GI <= 14 && 0 <= d.CI && d.CI <= 7)
 		require.True(t, d.UUID != "" || d.PCI != "" || d.MIG != "")
 		require.True(t, d.Render == -1 || d.Render >= 128)
 		require.True(t, p.Vendor == VendorNVIDIA || d.UUID == "" && d.MIG == "" && d.PCI != "")
@@ -580,6 +588,7 @@ func holds(t *testing.T, p Policy) {
 	for _, k := range p.Inventory {
 		require.True(t, k.Minor >= 0 || k.UUID != "" || k.PCI != "")
 		require.True(t, k.Agent == "" || line(k.Agent))
+		require.True(t, k.GI < 0 && k.CI < 0 || 0 <= k.GI && k.GI <= 14 && -1 <= k.CI && k.CI <= 7 && k.Minor >= 0)
 	}
 	require.True(t, p.Resolved == nil || IsUUID(p.Resolved.BootID) && p.Resolved.At.Location() == time.UTC)
 	seen := map[[2]string]bool{}

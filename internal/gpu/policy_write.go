@@ -50,7 +50,7 @@ func (p Policy) YAML() string {
 	}
 	list("inventory", texts(p.Inventory, Known.yaml))
 	if p.Resolved != nil {
-		line("resolved", flow("boot_id", p.Resolved.BootID, "at", p.Resolved.At.UTC().Format(time.RFC3339Nano)))
+		line("resolved", flow("boot_id", p.Resolved.BootID, "at", p.Resolved.At.UTC().Format(time.RFC3339Nano), "driver", quoted(p.Resolved.Driver)))
 	}
 	list("waivers", texts(p.Waivers, Waiver.yaml))
 	return b.String()
@@ -64,7 +64,8 @@ func (d Device) yaml() string {
 }
 
 func (k Known) yaml() string {
-	return flow("minor", when(k.Minor >= 0, strconv.Itoa(k.Minor)), "uuid", k.UUID, "pci", quoted(k.PCI), "agent", quoted(k.Agent))
+	return flow("minor", when(k.Minor >= 0, strconv.Itoa(k.Minor)), "uuid", k.UUID, "pci", quoted(k.PCI),
+		"gi", when(k.GI >= 0, strconv.Itoa(k.GI)), "ci", when(k.CI >= 0, strconv.Itoa(k.CI)), "agent", quoted(k.Agent))
 }
 
 func (w Waiver) yaml() string {

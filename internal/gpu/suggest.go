@@ -98,11 +98,11 @@ func HostGPUs(f Facts) []Known {
 		}
 	}
 	for _, g := range f.NVIDIA.GPUs {
-		add(Known{Minor: g.Minor, UUID: g.knownUUID(), PCI: g.PCI})
+		add(Known{Minor: g.Minor, UUID: g.knownUUID(), PCI: g.PCI, GI: -1, CI: -1})
 	}
 	for _, card := range f.DRM {
 		if strings.HasPrefix(card.Name, "renderD") {
-			add(Known{Minor: -1, PCI: card.PCI})
+			add(Known{Minor: -1, PCI: card.PCI, GI: -1, CI: -1})
 		}
 	}
 	return all

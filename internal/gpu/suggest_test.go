@@ -32,5 +32,5 @@ func TestHostGPUs(t *testing.T) {
 	s := healthy()
 	s.NVIDIA.GPUs = append(s.NVIDIA.GPUs, NVIDIAGPU{PCI: "0000:82:00.0", UUID: "GPU-????", Minor: 3})
 	s.DRM = []DRM{{Name: "card0", PCI: "0000:00:02.0"}, {Name: "renderD128", PCI: "0000:82:00.0"}, {Name: "renderD129", PCI: "0000:03:00.0"}, {Name: "renderD130"}}
-	require.Equal(t, []Known{{2, ownUUID, ownPCI, ""}, {3, "", "0000:82:00.0", ""}, {-1, "", "0000:03:00.0", ""}}, HostGPUs(s.Facts))
+	require.Equal(t, []Known{{2, ownUUID, ownPCI, -1, -1, ""}, {3, "", "0000:82:00.0", -1, -1, ""}, {-1, "", "0000:03:00.0", -1, -1, ""}}, HostGPUs(s.Facts))
 }
