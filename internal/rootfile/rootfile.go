@@ -1,5 +1,5 @@
 // Package rootfile opens files that nobody but root, or one other named user,
-// could have changed.
+// could have changed, and writes such files.
 //
 // A file is only as trustworthy as the way to it: each directory and symbolic
 // link from / on is judged like the file itself. The walk goes from descriptor
@@ -125,6 +125,7 @@ type walk struct {
 	dir   node // the directory that the walk has reached
 	entry node // what it found there
 	owner Owner
+	makes bool // missing directories are made
 }
 
 func (w *walk) close() {
@@ -141,6 +142,16 @@ func closeNode(n *node) {
 
 // run returns the file and its path without links; w.dir holds it.
 func (w *walk) run() (file node, at string, err error) {
+	file, at, err = w.to(w.path)
+	if err == nil && !file.is(unix.S_IFREG) { // judge lets no other kind pass
+		err = &Error{Path: w.path, At: at, Cause: "a directory, not a file"}
+	}
+	return file, at, err
+}
+
+// to goes to a path, and returns what is there and its path without links. That
+// is a directory, which w.dir is then, or a file that w.dir holds.
+func (w *walk) to(path string) (end node, at string, err error) {
 	w.dir.fd, w.entry.fd = -1, -1
 	if !filepath.IsAbs(w.path) {
 		return node{}, "", &Error{Path: w.path, At: w.path, Cause: "not an absolute path"}
@@ -149,7 +160,7 @@ func (w *walk) run() (file node, at string, err error) {
 		return node{}, "", err
 	}
 	at = "/"
-	rest := strings.Split(w.path, "/")
+	rest := strings.Split(path, "/")
 	for links := 0; len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
@@ -159,6 +170,11 @@ func (w *walk) run() (file node, at string, err error) {
 		next := filepath.Join(at, name) // at holds no link, so .. is what it seems
 		closeNode(&w.entry)
 		w.entry, err = lookup(w.dir.fd, name)
+		if w.makes && errors.Is(err, fs.ErrNotExist) {
+			if err = unix.Mkdirat(w.dir.fd, name, 0o755); err == nil || err == unix.EEXIST {
+				w.entry, err = lookup(w.dir.fd, name)
+			}
+		}
 		if err != nil {
 			return node{}, "", &fs.PathError{Op: "open", Path: next, Err: err}
 		}
@@ -191,7 +207,7 @@ func (w *walk) run() (file node, at string, err error) {
 			return w.entry, next, nil
 		}
 	}
-	return node{}, "", &Error{Path: w.path, At: at, Cause: "a directory, not a file"}
+	return w.dir, at, nil
 }
 
 // root puts the walk at the beginning.

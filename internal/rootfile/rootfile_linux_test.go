@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -13,6 +14,19 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
+
+// TestWriteForbidden: a directory that we may not write to.
+func TestWriteForbidden(t *testing.T) {
+	tr := newTree(t)
+	for dir := tr.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755))
+	}
+	tr.folder("d", os.Getuid(), 0o555)
+	need.AnotherUser(t)
+	require.ErrorIs(t, Write(tr.path("d/f"), nil, us), fs.ErrPermission)
+	require.ErrorIs(t, Write(tr.path("d/new/f"), nil, us), fs.ErrPermission)
+	require.Empty(t, tr.names("d"))
+}
 
 // TestOverflowUser opens a file of the user that stands for all unknown ones,
 // as a user-namespaced container sees its host's: only from a read-only mount.
