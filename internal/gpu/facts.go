@@ -335,6 +335,22 @@ type SMIGPU struct {
 	RemapWaits  string `json:"remap_waits,omitempty"`
 }
 
+// A Listing is what the host's own nvidia-smi says of one GPU. It alone knows which
+// slice a UUID names.
+type Listing struct {
+	PCI    string
+	UUID   string
+	Minor  int  // of /dev/nvidiaN; -1: not stated
+	MIG    bool // the GPU is divided into slices, if there are any
+	Slices []Slice
+}
+
+// A Slice is a compute instance of MIG, with its GPU instance.
+type Slice struct {
+	UUID   string // MIG-…; empty where it was not asked for
+	GI, CI int
+}
+
 // An SMIInstance is the memory of one MIG slice.
 type SMIInstance struct {
 	PCI      string `json:"pci"`

@@ -243,16 +243,27 @@ var (
 	errSlow   = errors.New("no answer in time")
 )
 
+// A StatusError is a program's exit status other than 0.
+type StatusError struct {
+	Status int
+	Said   string // the beginning of what it printed that is no XML; not escaped
+}
+
+func (e *StatusError) Error() string { return fmt.Sprintf("%s %d", errStatus, e.Status) }
+
+func (e *StatusError) Unwrap() error { return errStatus }
+
 // run returns what the program prints. It has no environment that could change
 // what it loads, no input, a process group of its own, and / as its directory.
-// A status other than 0 is errStatus.
+// A status other than 0 is a *StatusError.
 func (r runner) run(args ...string) ([]byte, error) {
 	cmd := exec.Command(r.program, args...)
 	cmd.Env = []string{"LANG=C"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := output{most: r.most, full: make(chan struct{})}
-	cmd.Stdout = &out
+	var complaint beginning
+	cmd.Stdout, cmd.Stderr = &out, &complaint
 	cmd.WaitDelay = r.patience // for a child of its own that keeps the pipe
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -290,11 +301,30 @@ func (r runner) run(args ...string) ([]byte, error) {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		return nil, fmt.Errorf("%w %d", errStatus, exit.ExitCode())
+		return nil, &StatusError{exit.ExitCode(), said(out.text.String() + "\n" + complaint.text.String())}
 	case err != nil:
 		return nil, err
 	}
 	return out.text.Bytes(), nil
+}
+
+// said is the first two lines that are for people.
+func said(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "<") && len(lines) < 2 {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// beginning keeps the first KiB, and forgets the rest.
+type beginning struct{ text bytes.Buffer }
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.text.Write(p[:min(len(p), 1024-b.text.Len())])
+	return len(p), nil
 }
 
 // output takes so much and no more.
