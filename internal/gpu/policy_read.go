@@ -46,7 +46,10 @@ func ParsePolicy(text []byte) (Policy, error) {
 
 // ReadPolicy reads a gpu section: of a policy file, or of the configuration, whose
 // gpu: {file: PATH} is not for it. The error is a *strict.Error.
-func ReadPolicy(section strict.Value) (Policy, error) {
+func ReadPolicy(section strict.Value) (Policy, error) { return readPolicy(section, false) }
+
+// readPolicy reads a policy, or what of one an intent may state.
+func readPolicy(section strict.Value, intent bool) (Policy, error) {
 	if off, ok := section.Only("off"); ok {
 		reason, err := off.Text()
 		return Policy{Off: reason}, err
@@ -61,9 +64,16 @@ func ReadPolicy(section strict.Value) (Policy, error) {
 		p.Vendor = Vendor(word)
 	}
 	gpus := []Vendor{VendorNVIDIA, VendorAMD, VendorIntel}
+	// found is a reader of what no person writes into an intent.
+	found := func(read func(strict.Value) error) func(strict.Value) error {
+		if !intent {
+			return read
+		}
+		return func(v strict.Value) error { return v.Errorf("leave it out", "juliagpu gpu resolve writes it") }
+	}
 	err := section.Fields(
 		strict.Key("vendor", func(strict.Value) error { return nil }),
-		strict.Key("devices", p.only(p.readDevices, gpus...)),
+		strict.Key("devices", p.only(func(v strict.Value) error { return p.readDevices(v, intent) }, gpus...)),
 		strict.Key("count", p.only(p.readCount, gpus...)),
 		strict.Key("extra_devices", p.readExtra),
 		strict.Key("enforcement", func(v strict.Value) error {
@@ -81,8 +91,8 @@ func ReadPolicy(section strict.Value) (Policy, error) {
 		}, gpus...)),
 		strict.Key("min_driver", p.only(strict.Into(&p.MinDriver, readVersion), VendorNVIDIA)),
 		strict.Key("host", p.readHost),
-		strict.Key("inventory", p.readInventory),
-		strict.Key("resolved", strict.Into(&p.Resolved, readResolved)),
+		strict.Key("inventory", found(p.readInventory)),
+		strict.Key("resolved", found(strict.Into(&p.Resolved, readResolved))),
 		strict.Key("waivers", strict.Into(&p.Waivers, ReadWaivers)),
 		strict.Key("off", func(v strict.Value) error {
 			return v.Errorf("leave it out, or all the rest", "stands beside other keys")
@@ -168,9 +178,9 @@ func number(place *int, least, most int) func(strict.Value) error {
 	return strict.Into(place, func(v strict.Value) (int, error) { return v.Number(least, most) })
 }
 
-func (p *Policy) readDevices(v strict.Value) error {
+func (p *Policy) readDevices(v strict.Value, intent bool) error {
 	return v.Items(func(v strict.Value) error {
-		d, err := p.readDevice(v)
+		d, err := p.readDevice(v, intent)
 		if err != nil {
 			return err
 		}
@@ -182,7 +192,7 @@ func (p *Policy) readDevices(v strict.Value) error {
 	})
 }
 
-func (p *Policy) readDevice(v strict.Value) (Device, error) {
+func (p *Policy) readDevice(v strict.Value, intent bool) (Device, error) {
 	d := Device{GI: -1, CI: -1, Render: -1}
 	err := v.Fields(
 		strict.Key("uuid", func(v strict.Value) error {
@@ -204,6 +214,7 @@ func (p *Policy) readDevice(v strict.Value) (Device, error) {
 	switch {
 	case err != nil || p.Vendor == "":
 		return d, err
+	case intent && d.MIG != "" && d.GI < 0 && d.CI < 0: // to be resolved
 	case d.slice() && d.MIG == "" && d.UUID == "" && d.PCI == "":
 		err = v.Below("pci").Errorf("write the GPU's address or uuid, or the slice's UUID as mig", "missing")
 	// Nothing inside a container leads from a slice's UUID to its numbers.
@@ -223,7 +234,7 @@ func (d Device) overlaps(e Device) bool {
 	switch {
 	case d.slice() && e.slice():
 		unstated := d.UUID == "" && d.PCI == "" && e.UUID == "" && e.PCI == ""
-		return d.MIG != "" && d.MIG == e.MIG || (sameGPU || unstated) && d.GI == e.GI && d.CI == e.CI
+		return d.MIG != "" && d.MIG == e.MIG || (sameGPU || unstated) && d.GI >= 0 && d.GI == e.GI && d.CI == e.CI
 	case d.Render >= 0 && e.Render >= 0: // partitions of one GPU have a node each
 		return d.Render == e.Render || d.GPUID != 0 && d.GPUID == e.GPUID
 	}
