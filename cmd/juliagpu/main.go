@@ -2,7 +2,7 @@
 // check, and writes what a person would otherwise look up.
 //
 // Standard output gets what was asked for and nothing else; errors and hints go to
-// standard error. It changes nothing.
+// standard error. It changes nothing but the policy that gpu resolve writes.
 package main
 
 import (
@@ -22,7 +22,12 @@ func main() { os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Std
 // something was refused, 2 when the arguments make no sense, 75 when the machine is
 // at fault.
 func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{env: env, stdout: stdout}
+	return runOn(thisHost(), args, env, stdin, stdout, stderr)
+}
+
+// runOn is run on a host, which may be one that a test made up.
+func runOn(h host, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{env: env, stdout: stdout, stderr: stderr, host: h}
 	root := p.commands()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -46,9 +51,10 @@ func run(args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // A program is one run: what it is given, and the status that it ends with where
 // there is no error.
 type program struct {
-	env    []string
-	stdout io.Writer
-	status int
+	env            []string
+	stdout, stderr io.Writer
+	host           host
+	status         int
 }
 
 // commands are all there are.
@@ -64,7 +70,7 @@ func (p *program) commands() *cobra.Command {
 			Use:   "gpu",
 			Short: "which GPUs a job can reach",
 			Long:  "Finds out which GPUs a job can reach here, and writes down which it may.",
-		}, p.check(), p.policy()),
+		}, p.check(), p.policy(), p.resolve()),
 		p.completion(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -149,6 +155,11 @@ func (r *refusal) Error() string { return r.text }
 
 func refuse(hint, format string, a ...any) error {
 	return &refusal{fmt.Sprintf(format, a...), hint, 1}
+}
+
+// lacking is a refusal where the machine is at fault.
+func lacking(hint, format string, a ...any) error {
+	return &refusal{fmt.Sprintf(format, a...), hint, 75}
 }
 
 // misused is a refusal of the arguments themselves.

@@ -5,16 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -25,12 +29,28 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew; read them in the diff")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"juliagpu": main})
+	testscript.Main(m, map[string]func(){"juliagpu": main, "on-host": onHost})
+}
+
+// onHost is juliagpu on the host whose files are in the folder host of a script:
+// proc, sys, and usr/bin/nvidia-smi.
+func onHost() {
+	dir, err := filepath.Abs("host")
+	if err != nil {
+		panic(err)
+	}
+	h := host{
+		root: os.DirFS(dir).(fs.ReadLinkFS), smi: filepath.Join(dir, "usr/bin/nvidia-smi"),
+		now: func() time.Time { return time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC) },
+	}
+	os.Exit(runOn(h, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
 // TestScripts runs testdata/script: one operator's story a file. They are true on
 // any machine, whatever it has of GPUs.
 func TestScripts(t *testing.T) {
+	hostFiles, err := txtar.ParseFile("testdata/host.txtar")
+	require.NoError(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -60,6 +80,49 @@ func TestScripts(t *testing.T) {
 					}
 				default:
 					ts.Check(err)
+				}
+			},
+			// host: the folder host becomes that of testdata/host.txtar, but for what the
+			// script has put there.
+			"host": func(ts *testscript.TestScript, _ bool, _ []string) {
+				for _, f := range hostFiles.Files {
+					path := ts.MkAbs(filepath.Join("host", f.Name))
+					if _, err := os.Stat(path); err == nil {
+						continue
+					}
+					mode := fs.FileMode(0o644)
+					if filepath.Base(path) == "nvidia-smi" {
+						mode = 0o755
+					}
+					ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+					// A child of another script that inherits the descriptor makes the file busy.
+					syscall.ForkLock.RLock()
+					err := os.WriteFile(path, f.Data, mode)
+					syscall.ForkLock.RUnlock()
+					ts.Check(err)
+				}
+			},
+			// replace FILE OLD NEW: in that file, once.
+			"replace": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := ts.ReadFile(args[0])
+				if strings.Count(text, args[1]) != 1 {
+					ts.Fatalf("%s is not there once", args[1])
+				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o644))
+			},
+			// resolved FILE WANT: the policy, behind its comments; everyone may read it.
+			"resolved": func(ts *testscript.TestScript, neg bool, args []string) {
+				text := ts.ReadFile(args[0])
+				for strings.HasPrefix(text, "#") {
+					_, text, _ = strings.Cut(text, "\n")
+				}
+				if (text == ts.ReadFile(args[1])) == neg {
+					ts.Fatalf("it is:\n%s", text)
+				}
+				info, err := os.Stat(ts.MkAbs(args[0]))
+				ts.Check(err)
+				if info.Mode() != 0o644 {
+					ts.Fatalf("mode %v", info.Mode())
 				}
 			},
 			// json FILE: the report that is in it is one that programs can read.
@@ -214,6 +277,20 @@ func TestPolicy(t *testing.T) {
 			require.Equal(t, gpu.Suggest(f).Devices, p.Devices)
 		})
 	}
+}
+
+// TestSummary shows what resolve says, on a narrow and on a wide terminal.
+func TestSummary(t *testing.T) {
+	h := gpu.Hardware{Facts: facts()}
+	lines := summary("gpuci.3", gpu.Policy{Vendor: gpu.VendorNVIDIA, Devices: []gpu.Device{
+		{UUID: "GPU-1b7ad372-8d21-4239-8e32-63449f713690", PCI: "0000:81:00.0", GI: -1, CI: -1},
+		{UUID: "GPU-99999999-8d21-4239-8e32-63449f713690", MIG: "MIG-b62d579f-e90e-5e60-88e2-1b36371298b9", PCI: "0000:82:00.0", GI: 9, CI: 0},
+	}}, h)
+	lines = append(lines, "policy: /run/juliagpu-secrets/gpu/gpuci.3.yml")
+	for _, width := range []int{40, 200} {
+		golden(t, fmt.Sprintf("summary-%d.txt", width), narrow(lines, width))
+	}
+	require.Equal(t, strings.Join(lines, "\n")+"\n", narrow(lines, 0))
 }
 
 // TestNoPolicy: a guess is worse than none.

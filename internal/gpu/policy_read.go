@@ -453,7 +453,7 @@ func readUUID(v strict.Value) (string, error) {
 	case err != nil:
 		return "", err
 	case strings.HasPrefix(s, "MIG-"):
-		return "", v.Errorf("write it as mig, with gi and ci", "a slice and not a GPU")
+		return "", v.Errorf("write it as mig; a policy needs its gi and ci, too", "a slice and not a GPU")
 	case !ok || !IsUUID(rest):
 		return "", v.Errorf("copy it from nvidia-smi -L", "not GPU- with a UUID in small letters")
 	}

@@ -226,7 +226,7 @@ func TestParsePolicyErrors(t *testing.T) {
 		{"a UUID that goes on", "-nvidia {uuid: " + uuid1 + "0}", "gpu.devices.uuid: " + notUUID, copyUUID},
 		{"a UUID that is not known yet", "-nvidia {uuid: 'GPU-????????-????-????-????-????????????'}", "gpu.devices.uuid: " + notUUID, copyUUID},
 		{"an index", "-nvidia {uuid: 0}", "gpu.devices.uuid: a number, where text belongs", "write text, in quotes if it looks like something else"},
-		{"a slice as GPU", "-nvidia {uuid: " + mig1 + "}", "gpu.devices.uuid: a slice and not a GPU", "write it as mig, with gi and ci"},
+		{"a slice as GPU", "-nvidia {uuid: " + mig1 + "}", "gpu.devices.uuid: a slice and not a GPU", "write it as mig; a policy needs its gi and ci, too"},
 		{"a GPU as slice", "-nvidia {mig: " + uuid1 + "}", "gpu.devices.mig: a GPU and not a slice", "write it as uuid"},
 		{"a slice of old", "-nvidia {mig: MIG-" + uuid1 + "/9/0}", "gpu.devices.mig: a slice in the spelling of drivers before 470", "write what a driver from 470 on prints, its GPU as uuid, its two numbers as gi and ci"},
 		{"a slice in large letters", "-nvidia {mig: MIG-B62D579F-e90e-5e60-88e2-1b36371298b9}", "gpu.devices.mig: " + notMIG, copyUUID},

@@ -2,6 +2,8 @@ package gpu
 
 import (
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -342,4 +344,17 @@ func FuzzParseIntent(f *testing.F) {
 		require.Nil(t, i.Policy.Resolved)
 		holds(t, i.Policy)
 	})
+}
+
+// TestDocsIntents: what can be copied is an intent.
+func TestDocsIntents(t *testing.T) {
+	file, err := os.ReadFile("../../docs/gpu.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)\n```yaml\n(# /etc/juliagpu-secrets/agents/([^/]*)/gpu.yml\n.*?)```\n").FindAllStringSubmatch(string(file), -1)
+	require.Len(t, blocks, 1)
+	for _, block := range blocks {
+		_, err := ParseIntent([]byte(block[1]))
+		require.NoError(t, err, block[1])
+		require.True(t, IsAgent(block[2]))
+	}
 }

@@ -387,8 +387,11 @@ func (d divider) tolerate() {
 }
 
 func (d divider) fixIdentity() []string {
-	return []string{"if the GPU was changed on purpose: juliagpu gpu policy on the host, and its section into the policy",
-		"else: name this agent's own GPU in compose.yml, by UUID or PCI address and never by index"}
+	changed := "if the GPU was changed on purpose: juliagpu gpu policy on the host, and its section into the policy"
+	if d.Policy.Resolved != nil {
+		changed = "now: systemctl restart buildkite-agent@AGENT on the host: juliagpu gpu resolve finds it, or says what is there instead"
+	}
+	return []string{changed, "else: name this agent's own GPU in compose.yml, by UUID or PCI address and never by index"}
 }
 
 // layout are the instances whose minors the driver states otherwise than the

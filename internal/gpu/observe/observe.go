@@ -1,5 +1,5 @@
-// Package observe reads what a container shows of itself, as gpu.Facts, through
-// small seams. It judges nothing.
+// Package observe reads what a container shows of itself, or a host of its GPUs,
+// as gpu.Facts, through small seams. It judges nothing.
 package observe
 
 import (

@@ -118,6 +118,9 @@ func TestRoundTrip(t *testing.T) {
 				}
 				require.NotZero(t, r.Status())
 				require.Contains(t, "\n"+text, "\n"+tt.want)
+				if strings.Contains(tt.want, ".identity: ") {
+					require.Contains(t, text, "  fix: now: systemctl restart buildkite-agent@AGENT on the host: juliagpu gpu resolve finds it")
+				}
 			})
 		}
 	}
