@@ -50,7 +50,7 @@ fuzz: ## each fuzz target for FUZZTIME
 
 install: build ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
 	install -d /usr/lib/juliagpu-secrets/hooks
-	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/launch build/bin/agent-startup /usr/lib/juliagpu-secrets/
+	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/launch build/bin/agent-startup build/bin/attest /usr/lib/juliagpu-secrets/
 	ln -sfn ../environment ../pre-command ../pre-exit /usr/lib/juliagpu-secrets/hooks/
 	echo '#!/usr/lib/juliagpu-secrets/pre-bootstrap' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/pre-bootstrap
 	echo '#!/usr/lib/juliagpu-secrets/agent-startup' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/agent-startup

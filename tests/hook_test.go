@@ -41,14 +41,14 @@ func TestMain(m *testing.M) {
 }
 
 // programs returns the folder of our binaries, and the agent's path.
-func programs(t *testing.T) (dir, agent string) {
+func programs(t testing.TB) (dir, agent string) {
 	t.Helper()
 	built.Do(func() {
 		ctx := context.Background()
 		if built.dir, built.err = os.MkdirTemp("", "bk-programs-"); built.err != nil {
 			return
 		}
-		for _, name := range []string{"environment", "pre-bootstrap", "pre-command", "pre-exit", "encrypt"} {
+		for _, name := range []string{"environment", "pre-bootstrap", "pre-command", "pre-exit", "attest", "encrypt"} {
 			if built.err = agenttest.Build(ctx, "./cmd/"+name, filepath.Join(built.dir, name)); built.err != nil {
 				return
 			}

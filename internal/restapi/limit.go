@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 )
 
@@ -71,7 +72,7 @@ func (l Limit) take(ctx context.Context, host string) error {
 	for {
 		wait, err := l.tryTake(ctx)
 		if err != nil {
-			return &Error{Host: host, Cause: "the limit of requests: " + err.Error(), Hint: "see the configuration and that file; it may be removed at any time", Outage: true}
+			return &Error{Host: host, Cause: "the limit of requests: " + escape.Text(err.Error()), Hint: "see the configuration and that file; it may be removed at any time", Outage: true}
 		}
 		if wait == 0 {
 			return nil

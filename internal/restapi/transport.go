@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 )
 
@@ -34,8 +35,7 @@ type transport struct {
 func newTransport(host, roots string) (*transport, error) {
 	pool, err := readRoots(roots)
 	if err != nil {
-		said := &Error{Host: host, Cause: "its roots: " + err.Error(), Hint: "name a file of certificates, PEM, that nobody else can change", Outage: true}
-		return nil, said
+		return nil, &Error{Host: host, Cause: "its roots: " + escape.Text(err.Error()), Hint: "name a file of certificates, PEM, that nobody else can change", Outage: true}
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // one request at a time needs no more
