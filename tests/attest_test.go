@@ -3,186 +3,280 @@
 package tests
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"io"
+	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/witness"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/restserver"
 )
 
-// newAPI is a server with a build of one running job, and the question about it.
-func newAPI(t testing.TB, kind restserver.Certificate) (*restserver.Server, restserver.Build, witness.Question) {
+// An attestingHost asks an API before it opens anything.
+type attestingHost struct {
+	*host
+	api   *restserver.Server
+	to    envelope.Recipient
+	value string
+}
+
+// The job that every row runs, and what it says of its build.
+const attestedJob = "0190b5c4-1f2e-4c3d-9a8b-7c6d5e4f3a2b"
+
+// newAttestingHost starts an API, and a host that waits so long for its answer. more
+// is for its configuration.
+func newAttestingHost(t *testing.T, m mode, certificate restserver.Certificate, deadline, more string) *attestingHost {
 	t.Helper()
-	s, err := restserver.StartWith(t.TempDir(), "127.0.0.1", kind)
+	api, err := restserver.StartWith(t.TempDir(), "127.0.0.1", certificate)
 	require.NoError(t, err)
-	t.Cleanup(func() { s.Close() })
-	id, err := job.ParseID(restserver.RandomID())
-	require.NoError(t, err)
-	b := s.AddBuild(restserver.Build{Jobs: []restserver.Job{{ID: id.String(), State: "running"}}})
-	return s, b, witness.Question{
-		URL: s.URL, Roots: s.Roots, Token: s.Token, PerMinute: 50, LimitFile: filepath.Join(t.TempDir(), "limit"),
-		Organization: "juliagpu", Pipeline: "cuda-jl", Number: "1", Build: b.ID, Job: id, Deadline: 30 * time.Second,
+	t.Cleanup(func() { api.Close() })
+	h := &attestingHost{host: newHost(t, m), api: api, value: canary("token")}
+	require.NoError(t, os.WriteFile(filepath.Join(h.identities, "api-token"), []byte(api.Token+"\n"), 0o600))
+	to, entry := h.identity("identity", false)
+	h.to = to
+	run := h.identities
+	if m == split {
+		run = runFolder
 	}
+	h.configure(fmt.Sprintf("attest: {token: %s/api-token, organization: juliagpu, deadline: %s, api: %q, roots: %s}\n", run, deadline, api.URL, api.Roots)+more, entry)
+	return h
 }
 
-// TestAttest asks the real program, in an environment in which a job has set all it
-// could think of.
-func TestAttest(t *testing.T) {
-	dir, _ := programs(t)
-	path := filepath.Join(dir, "attest")
-	other, err := restserver.Start(t.TempDir())
-	require.NoError(t, err)
-	defer other.Close()
-	for name, value := range map[string]string{
-		"HTTPS_PROXY": "http://127.0.0.1:1", "ALL_PROXY": other.URL, "SSL_CERT_FILE": other.Roots, "SSL_CERT_DIR": filepath.Dir(other.Roots),
-		"GODEBUG": "http2debug=2,netdns=cgo,x509usefallbackroots=1", "RES_OPTIONS": "timeout:1", "LOCALDOMAIN": "example.org", "GOGC": "1",
+// build makes the build in which the job runs, and returns it as the API has it.
+func (h *attestingHost) build(b restserver.Build) restserver.Build {
+	b.Pipeline, b.Number = "cuda-dot-jl", 7
+	b.Jobs = append(b.Jobs, restserver.Job{ID: attestedJob, State: "running"})
+	return h.api.AddBuild(b)
+}
+
+// states is what an honest job of a build says, besides what a push to main does.
+func states(b restserver.Build) map[string]string {
+	env := map[string]string{
+		"BUILDKITE_BUILD_ID": b.ID, "BUILDKITE_BUILD_NUMBER": fmt.Sprint(b.Number), "BUILDKITE_COMMIT": b.Commit,
+		"BUILDKITE_BRANCH": b.Branch, "BUILDKITE_TAG": b.Tag, "BUILDKITE_SOURCE": b.Source,
+	}
+	if b.PullRequest != nil {
+		env["BUILDKITE_PULL_REQUEST"] = b.PullRequest.ID
+		env["BUILDKITE_PULL_REQUEST_REPO"] = b.PullRequest.Repository
+		env["BUILDKITE_PULL_REQUEST_BASE_BRANCH"] = b.PullRequest.Base
+	}
+	if b.TriggeredBy != nil {
+		env["BUILDKITE_TRIGGERED_FROM_BUILD_ID"] = b.TriggeredBy.ID
+	}
+	if b.RebuiltFrom != nil {
+		env["BUILDKITE_REBUILT_FROM_BUILD_ID"] = b.RebuiltFrom.ID
+	}
+	return env
+}
+
+// run runs a job with one sealed value: granted, or withheld for a reason. requests is
+// how many the API got.
+func (h *attestingHost) run(env map[string]string, reason string, requests int) string {
+	h.t.Helper()
+	before := len(h.api.Requests())
+	r := row{id: attestedJob, env: env, secrets: map[string]string{"SECRET_TOKEN": seal(h.t, h.to, "TOKEN", h.value, nil)}}
+	if reason == "" {
+		r.values, r.outcome, r.log = map[string]string{"TOKEN": h.value}, "granted", []string{"SECRET_TOKEN: granted"}
+	} else {
+		r.absent, r.noOpen, r.outcome, r.log = []string{"TOKEN"}, []string{h.value}, "withheld", []string{"SECRET_TOKEN: withheld: " + reason}
+	}
+	result := h.host.run(r)
+	if requests >= 0 {
+		require.Len(h.t, h.api.Requests()[before:], requests*max(1, result.Runs), "requests to the API")
+	}
+	return result.Text()
+}
+
+var (
+	ownRequest  = &restserver.PullRequest{ID: "17", Base: "main", Repository: "git://github.com/JuliaGPU/CUDA.jl.git"}
+	forkRequest = &restserver.PullRequest{ID: "17", Base: "main", Repository: "https://github.com/mallory/CUDA.jl.git"}
+)
+
+func TestAttested(t *testing.T) { inEachMode(t, testAttested) }
+
+// What a job claims is what the API says, or nothing is opened.
+func testAttested(t *testing.T, m mode) {
+	h := newAttestingHost(t, m, restserver.Good, "20s", "")
+	h.api.AddPipeline(restserver.Pipeline{Slug: "cuda-dot-jl"})
+
+	for name, b := range map[string]restserver.Build{
+		"push":             {},
+		"own pull request": {Branch: "fix", PullRequest: ownRequest},
+		"tag":              {Branch: "v1.2", Tag: "v1.2"},
+		"by hand":          {Source: "ui"},
 	} {
-		t.Setenv(name, value)
+		t.Log(name)
+		h.run(states(h.build(b)), "", 1)
 	}
-	s, b, q := newAPI(t, restserver.Good)
-	a, err := witness.Ask(t.Context(), path, q)
-	require.NoError(t, err)
-	require.Equal(t, b.ID, a.ID)
-	require.Equal(t, "https://github.com/JuliaGPU/CUDA.jl.git", a.Build.Repo)
-	require.Equal(t, job.Attested, a.Build.Origin)
-	require.Len(t, s.Requests(), 1)
-	require.Empty(t, other.Requests())
+	for _, r := range h.api.Requests() {
+		require.Equal(t, http.MethodGet, r.Method)
+		require.True(t, strings.HasPrefix(r.URL, "/v2/organizations/juliagpu/pipelines/cuda-dot-jl/builds/7"), r.URL)
+		require.Equal(t, "Bearer "+h.api.Token, r.Header.Get("Authorization"))
+	}
+
+	// Lies: the job says a push, the API what it is.
+	honest := states(h.build(restserver.Build{}))
+	lie := func(name string, b restserver.Build, env map[string]string, reason string) {
+		t.Helper()
+		t.Log(name)
+		b = h.build(b)
+		h.run(mergeEnv(mergeEnv(honest, map[string]string{"BUILDKITE_BUILD_ID": b.ID}), env), reason, 1)
+	}
+	const says = ", but Buildkite's API "
+	lie("a fork's", restserver.Build{Branch: "mallory:fix", PullRequest: forkRequest}, nil, "the job states false for BUILDKITE_PULL_REQUEST"+says+"17")
+	lie("another head", restserver.Build{Branch: "fix", PullRequest: forkRequest}, states(restserver.Build{Number: 7, Branch: "fix", PullRequest: ownRequest, Source: "webhook", Commit: strings.Repeat("c", 40)}),
+		"the job states github.com/juliagpu/cuda.jl as its head repository"+says+"https://github.com/mallory/CUDA.jl.git")
+	lie("another branch", restserver.Build{Branch: "dev"}, nil, "the job states main for BUILDKITE_BRANCH"+says+"dev")
+	lie("another commit", restserver.Build{Commit: strings.Repeat("d", 40)}, nil, "the job states "+strings.Repeat("c", 40)+" for BUILDKITE_COMMIT")
+	lie("another source", restserver.Build{Source: "api"}, nil, "the job states webhook for BUILDKITE_SOURCE"+says+"api")
+	lie("another repository", restserver.Build{}, map[string]string{"BUILDKITE_REPO": "https://github.com/JuliaGPU/AMDGPU.jl"}, "Buildkite says that pipeline juliagpu/cuda-dot-jl builds github.com/juliagpu/cuda.jl, but this job states github.com/juliagpu/amdgpu.jl")
+
+	// Another's build: this job is not in it.
+	h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 8, Jobs: []restserver.Job{{ID: restserver.RandomID(), State: "running"}}})
+	h.run(mergeEnv(honest, map[string]string{"BUILDKITE_BUILD_NUMBER": "8", "BUILDKITE_BUILD_ID": ""}), "Buildkite's API does not attest this build: ", 1)
+	// Its own, but it is over.
+	over := h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 7, Jobs: []restserver.Job{{ID: attestedJob, State: "passed"}}})
+	h.run(states(over), "Buildkite's API does not attest this build: ", 1)
+	// Another organization's, which this token is not for.
+	h.run(mergeEnv(honest, map[string]string{"BUILDKITE_ORGANIZATION_SLUG": "mallory"}), "Buildkite's API does not attest this build: this agent's token is for the organization juliagpu", 0)
+
+	// Where the answer would change nothing nobody asks.
+	h.run(mergeEnv(honest, fork), "pull request 17 is from github.com/mallory/cuda.jl", 0)
+	before := len(h.api.Requests())
+	h.host.run(row{id: attestedJob, env: honest, outcome: "none", secrets: map[string]string{"SECRET_NOTE": "plain"}})
+	require.Len(t, h.api.Requests(), before)
 }
 
-// TestAttestFails: what goes wrong reaches the hook as a refusal, whose words are the
-// project's own.
-func TestAttestFails(t *testing.T) {
-	dir, _ := programs(t)
-	path := filepath.Join(dir, "attest")
-	other, err := restserver.Start(t.TempDir())
-	require.NoError(t, err)
-	t.Cleanup(func() { other.Close() })
-	for _, tt := range []struct {
-		name   string
-		kind   restserver.Certificate
-		fault  restserver.Fault
-		reason string
-		noted  bool
+func TestLaundering(t *testing.T) { inEachMode(t, testLaundering) }
+
+// Nobody gets more by having a build start another, or by starting it again.
+func testLaundering(t *testing.T, m mode) {
+	h := newAttestingHost(t, m, restserver.Good, "20s", "triggers:\n- {from: github.com/juliagpu/gpuarrays.jl, to: github.com/juliagpu/cuda.jl}\n")
+	h.api.AddPipeline(restserver.Pipeline{Slug: "cuda-dot-jl"})
+	for slug, repository := range map[string]string{
+		"cuda-jl": "https://github.com/JuliaGPU/CUDA.jl", "gpuarrays": "https://github.com/JuliaGPU/GPUArrays.jl", "amdgpu": "https://github.com/JuliaGPU/AMDGPU.jl",
+	} {
+		h.api.AddPipeline(restserver.Pipeline{Slug: slug, Repository: repository})
+	}
+	number := 100
+	add := func(b restserver.Build) *restserver.Build {
+		number++
+		b.Number = number
+		b = h.api.AddBuild(b)
+		return &b
+	}
+	ask := func(b restserver.Build, reason string, requests int) {
+		t.Helper()
+		h.run(states(h.build(b)), reason, requests)
+	}
+	ofFork := restserver.Build{Branch: "mallory:fix", PullRequest: forkRequest}
+	inPairOf := func(b restserver.Build) restserver.Build { b.Pipeline = "gpuarrays"; return b }
+
+	t.Log("honest chains")
+	ask(restserver.Build{TriggeredBy: add(restserver.Build{})}, "", 2)
+	ask(restserver.Build{TriggeredBy: add(restserver.Build{TriggeredBy: add(restserver.Build{Branch: "fix", PullRequest: ownRequest})})}, "", 3)
+	ask(restserver.Build{TriggeredBy: add(restserver.Build{Pipeline: "gpuarrays"})}, "", 2)
+	ask(restserver.Build{Source: "ui", RebuiltFrom: add(restserver.Build{Pipeline: "cuda-dot-jl"})}, "", 2)
+	ask(restserver.Build{Source: "ui", RebuiltFrom: add(restserver.Build{Pipeline: "cuda-dot-jl", TriggeredBy: add(restserver.Build{})})}, "", 3)
+
+	t.Log("a fork triggers its parent's pipeline")
+	ask(restserver.Build{TriggeredBy: add(ofFork)}, "triggered by a build of juliagpu/cuda-jl that is not trusted: pull request 17 is from github.com/mallory/cuda.jl", 2)
+	ask(restserver.Build{TriggeredBy: add(restserver.Build{TriggeredBy: add(ofFork)})}, "triggered by a build of juliagpu/cuda-jl that is not trusted: triggered by a build of", 3)
+
+	t.Log("a collaborator of another repository triggers this one, with variables and a fork's commit of their choice")
+	b := h.build(restserver.Build{TriggeredBy: add(restserver.Build{Pipeline: "amdgpu"}), Commit: strings.Repeat("e", 40)})
+	h.run(mergeEnv(states(b), map[string]string{"BASH_ENV": "/tmp/x", "BUILDKITE_TRIGGERED_FROM_BUILD_ID": b.TriggeredBy.ID}),
+		"triggered by a build of github.com/juliagpu/amdgpu.jl, not of github.com/juliagpu/cuda.jl", 2)
+	t.Log("and hides that it was triggered")
+	h.run(mergeEnv(states(b), map[string]string{"BUILDKITE_SOURCE": "webhook", "BUILDKITE_TRIGGERED_FROM_BUILD_ID": ""}),
+		"the job states webhook for BUILDKITE_SOURCE, but Buildkite's API trigger_job", 2)
+	t.Log("by way of a repository of a pair")
+	ask(restserver.Build{TriggeredBy: add(inPairOf(restserver.Build{TriggeredBy: add(restserver.Build{Pipeline: "amdgpu"})}))},
+		"triggered by a build of juliagpu/gpuarrays that is not trusted: triggered by a build of github.com/juliagpu/amdgpu.jl", 3)
+	t.Log("a fork of a pair's")
+	theirs := inPairOf(restserver.Build{PullRequest: &restserver.PullRequest{ID: "3", Base: "main", Repository: "https://github.com/mallory/GPUArrays.jl"}})
+	ask(restserver.Build{TriggeredBy: add(theirs)}, "triggered by a build of juliagpu/gpuarrays that is not trusted: pull request 3 is from", 2)
+
+	t.Log("a fork's build, again")
+	ofFork.Pipeline = "cuda-dot-jl"
+	original := add(ofFork)
+	ask(restserver.Build{Source: "ui", RebuiltFrom: original}, "a rebuild of a build of juliagpu/cuda-dot-jl that is not trusted: pull request 17", 2)
+	t.Log("and hides that it is a rebuild")
+	b = h.build(restserver.Build{Source: "ui", RebuiltFrom: original})
+	h.run(mergeEnv(states(b), map[string]string{"BUILDKITE_REBUILT_FROM_BUILD_ID": ""}), "the job states nothing for BUILDKITE_REBUILT_FROM_BUILD_ID", 2)
+
+	t.Log("no beginning")
+	last := add(restserver.Build{})
+	for range 50 {
+		last = add(restserver.Build{TriggeredBy: last})
+	}
+	ask(restserver.Build{TriggeredBy: last}, "Buildkite's API does not attest this build: ", 10)
+	t.Log("no such parent")
+	ask(restserver.Build{TriggeredBy: &restserver.Build{Pipeline: "cuda-jl", Number: 4711, ID: restserver.RandomID()}}, "Buildkite's API does not attest this build: ", 2)
+}
+
+func TestAPIDown(t *testing.T) { inEachMode(t, testAPIDown) }
+
+// With the API down, or lying, nothing is opened that needs it; the job runs on, and
+// a step that can't fails with the status for machines.
+func testAPIDown(t *testing.T, m mode) {
+	for name, tt := range map[string]struct {
+		fault       restserver.Fault
+		certificate restserver.Certificate
+		reason      string
 	}{
-		{name: "silent", fault: restserver.Silent, reason: "no answer in time"},
-		{name: "slow", fault: restserver.Slow, reason: "no answer in time"},
-		{name: "401", fault: restserver.Status(401), reason: "the API token is not valid (401)"},
-		{name: "404", fault: restserver.Status(404), reason: "there is no such thing, or the token's user may not see it (404)", noted: true},
-		{name: "429", fault: restserver.Status(429, "Retry-After: 60"), reason: "too many requests (429); it wants 60 s until the next request, and there is no time for that"},
-		{name: "HTML", fault: restserver.HTML, reason: "the answer is not JSON"},
-		{name: "a bomb", fault: restserver.Bomb(100 << 20), reason: "the answer is larger than 16 MiB"},
-		{name: "a redirect", fault: restserver.Redirect(302, other.URL+"%s"), reason: "it points to another server or scheme"},
-		{name: "another host's certificate", kind: restserver.OtherHost, reason: "its certificate is for another host"},
-		{name: "an expired certificate", kind: restserver.Expired, reason: "its certificate is not valid at this time"},
-		{name: "another authority's certificate", kind: restserver.OtherRoots, reason: "its certificate is of an authority that is not trusted here"},
+		"nobody there":                  {nil, restserver.Good, ""},
+		"silent":                        {restserver.Silent, restserver.Good, ""},
+		"HTML":                          {restserver.HTML, restserver.Good, ""},
+		"500":                           {restserver.Status(500), restserver.Good, ""},
+		"the token is revoked":          {restserver.Status(401), restserver.Good, "401"},
+		"too many requests":             {restserver.Status(429, "Retry-After: 30"), restserver.Good, "429"},
+		"a certificate of another host": {nil, restserver.OtherHost, "certificate"},
+		"100 MB":                        {restserver.Bomb(100 << 20), restserver.Good, "16 MiB"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, _, q := newAPI(t, tt.kind)
-			q.Deadline = 10 * time.Second
-			if strings.Contains(tt.reason, "in time") {
-				q.Deadline = 500 * time.Millisecond
-			}
+			h := newAttestingHost(t, m, tt.certificate, "2s", "")
+			h.api.AddPipeline(restserver.Pipeline{Slug: "cuda-dot-jl"})
+			honest := states(h.build(restserver.Build{}))
 			if tt.fault != nil {
-				s.Fail("", -1, tt.fault)
+				h.api.Fail("", -1, tt.fault)
+			} else if tt.certificate == restserver.Good {
+				h.api.Close()
 			}
-			began := time.Now()
-			a, err := witness.Ask(t.Context(), path, q)
-			require.Less(t, time.Since(began), q.Deadline+5*time.Second)
-			require.Nil(t, a)
-			var r *witness.Refusal
-			require.ErrorAs(t, err, &r)
-			assert.Contains(t, r.Reason, tt.reason)
-			assert.Equal(t, !tt.noted, r.Outage)
-			assert.NotContains(t, r.Reason+r.Hint, s.Token)
+			text := h.run(honest, "Buildkite's API could not be asked: ", -1)
+			require.Regexp(t, `(?m)^\+\+\+ :key: Secrets$`, text, "the group is open")
+			require.Contains(t, text, tt.reason)
+			require.Regexp(t, `(?m)^hint: .`, text)
+			require.Contains(t, text, "retry: 1\n")
 		})
 	}
-	t.Cleanup(func() { assert.Empty(t, other.Requests(), "the token went to another server") })
+	t.Run("a step that requires a secret", func(t *testing.T) {
+		t.Parallel()
+		h := newAttestingHost(t, m, restserver.Good, "2s", "")
+		honest := states(h.build(restserver.Build{}))
+		h.api.Close()
+		r := h.host.run(row{id: attestedJob, env: mergeEnv(honest, use(h.plugin(), `{"required":["TOKEN"]}`)),
+			secrets: map[string]string{"SECRET_TOKEN": seal(t, h.to, "TOKEN", h.value, nil)}, status: 75, noOpen: []string{h.value},
+			log: []string{"SECRET_TOKEN: withheld: Buildkite's API could not be asked: ", "TOKEN: required by this step, and not granted: "}})
+		require.Len(t, r.Annotations, 1)
+	})
 }
 
-// TestAttestAlone: a person who starts it, and a question that never comes.
-func TestAttestAlone(t *testing.T) {
-	dir, _ := programs(t)
-	path := filepath.Join(dir, "attest")
-	out, err := exec.CommandContext(t.Context(), path).CombinedOutput()
-	require.EqualError(t, err, "exit status 2")
-	require.Contains(t, string(out), "attest: error: the hooks start this program")
-}
-
-// TestAttestTogether: many who ask at once share one limit.
-func TestAttestTogether(t *testing.T) {
-	dir, _ := programs(t)
-	path := filepath.Join(dir, "attest")
-	s, _, q := newAPI(t, restserver.Good)
-	q.PerMinute, q.Deadline = 20, time.Second // four at once, and one each 3.5 s
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	attested := 0
-	for range 8 {
-		wg.Go(func() {
-			_, err := witness.Ask(t.Context(), path, q)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				attested++
-			} else if !strings.Contains(err.Error(), "the 20 requests a minute that the configuration grants are used up") {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	require.Equal(t, 4, attested)
-	require.Len(t, s.Requests(), 4)
-}
-
-// BenchmarkAttest compares a question through the program with what it can't do
-// without.
-func BenchmarkAttest(b *testing.B) {
-	dir, _ := programs(b)
-	path := filepath.Join(dir, "attest")
-	_, _, q := newAPI(b, restserver.Good)
-	q.PerMinute, q.LimitFile = 0, ""
-	b.Run("program", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := witness.Ask(b.Context(), path, q); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("request", func(b *testing.B) { // bare: a connection, TLS, one answer
-		roots := x509.NewCertPool()
-		text, err := os.ReadFile(q.Roots)
-		require.NoError(b, err)
-		roots.AppendCertsFromPEM(text)
-		for b.Loop() {
-			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}
-			request, err := http.NewRequest(http.MethodGet, q.URL+"/v2/organizations/juliagpu/pipelines/cuda-jl/builds/1", nil)
-			require.NoError(b, err)
-			request.Header.Set("Authorization", "Bearer "+q.Token)
-			response, err := transport.RoundTrip(request)
-			require.NoError(b, err)
-			io.Copy(io.Discard, response.Body)
-			response.Body.Close()
-		}
-	})
-	b.Run("start", func(b *testing.B) { // until it sees that nobody asks
-		for b.Loop() {
-			cmd := exec.Command(path)
-			cmd.Env = []string{}
-			cmd.Run()
-		}
-	})
+// TestAttestedPlugin: where the plugin does the whole job, it asks, too.
+func TestAttestedPlugin(t *testing.T) {
+	t.Parallel()
+	h := newAttestingHost(t, direct, restserver.Good, "2s", "")
+	h.api.AddPipeline(restserver.Pipeline{Slug: "cuda-dot-jl"})
+	h.agentLevel(false)
+	plugin := use(h.plugin(), `{"required":["TOKEN"]}`)
+	h.run(mergeEnv(states(h.build(restserver.Build{})), plugin), "", 1)
+	h.api.Close()
+	h.host.run(row{id: attestedJob, env: mergeEnv(states(h.build(restserver.Build{})), plugin),
+		secrets: map[string]string{"SECRET_TOKEN": seal(t, h.to, "TOKEN", h.value, nil)}, status: 75, noOpen: []string{h.value},
+		log: []string{"TOKEN: required by this step, and not granted: Buildkite's API could not be asked: "}})
 }

@@ -105,6 +105,7 @@ func newHost(t *testing.T, m mode) *host {
 	for _, d := range []string{h.dir, filepath.Join(h.lib, "hooks"), h.identities} {
 		require.NoError(t, os.MkdirAll(d, 0o755))
 	}
+	require.NoError(t, os.Link(filepath.Join(binaries, "attest"), filepath.Join(h.lib, "attest")))
 	for _, name := range []string{"environment", "pre-command", "pre-exit"} {
 		require.NoError(t, os.Link(filepath.Join(binaries, name), filepath.Join(h.lib, name)))
 		require.NoError(t, os.Symlink("../"+name, filepath.Join(h.lib, "hooks", name)))
@@ -224,6 +225,7 @@ func show(names ...string) string {
 		fmt.Fprintf(&b, `printf '%%s\n' "raw %s: $%s"; printf 'sum %s: '; printf %%s "$%s" | sha256sum; printf %%s "$%s" | base64 -w0; echo`+"\n", n, n, n, n, n)
 	}
 	b.WriteString(`echo "outcome: $JULIAGPU_SECRETS; names: $JULIAGPU_SECRETS_NAMES."` + "\n")
+	b.WriteString(`echo "retry: $JULIAGPU_SECRETS_RETRY"` + "\n")
 	b.WriteString(`env | sed -n 's/^\(SECRET_[A-Za-z0-9_]*\)=/left \1: /p'` + "\n")
 	return b.String()
 }
@@ -234,6 +236,7 @@ func sum(name, value string) string {
 
 // A row is one job and how it must end.
 type row struct {
+	id      string            // the job's; empty: random
 	env     map[string]string // facts that differ from a push to main
 	unset   []string          // facts that are not stated at all
 	secrets map[string]string // the SECRET_* of the job
@@ -270,7 +273,7 @@ func (h *host) run(r row) agenttest.Result {
 	case h.mode == split: // what is left for whoever comes next
 		command += "find " + runFolder + " | sed 's/^/lies /'\n"
 	}
-	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{Env: env, Unset: r.unset, Command: command}, whole)
+	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{ID: r.id, Env: env, Unset: r.unset, Command: command}, whole)
 	text := result.Text()
 	require.NoError(t, err, text+result.AgentLog)
 	require.Equal(t, r.status, result.ExitStatus, text+result.AgentLog)
@@ -284,6 +287,7 @@ func (h *host) run(r row) agenttest.Result {
 	}
 	if _, err := os.Stat(filepath.Join(h.lib, "config.yml")); err == nil { // without it nobody knows the identity
 		require.NotContains(t, text, "lies "+runFolder+"/identity")
+		require.NotContains(t, text, "lies "+runFolder+"/api-token")
 	}
 	require.NotRegexp(t, `lies .*/handoff`, text)
 	if r.status == 0 {
@@ -326,7 +330,7 @@ func (h *host) identityTexts() [][]byte {
 		text, err := os.ReadFile(f)
 		require.NoError(h.t, err)
 		for line := range strings.SplitSeq(string(text), "\n") {
-			if strings.HasPrefix(line, "AGE-SECRET-KEY-") {
+			if strings.HasPrefix(line, "AGE-SECRET-KEY-") || strings.HasPrefix(line, "bkua_") { // Buildkite's user tokens
 				texts = append(texts, []byte(line))
 			}
 		}

@@ -139,7 +139,7 @@ func newMachine(t *testing.T) machine {
 	m := machine{T: t, lib: "/run/lib"}
 	hooks := filepath.Join(m.lib, "hooks")
 	require.NoError(t, os.MkdirAll(hooks, 0o755))
-	for _, name := range []string{"launch", "agent-startup", "pre-bootstrap", "environment", "pre-command", "pre-exit", "probe"} {
+	for _, name := range []string{"launch", "agent-startup", "pre-bootstrap", "environment", "pre-command", "pre-exit", "attest", "probe"} {
 		m.copy(filepath.Join("/run/programs", name), filepath.Join(m.lib, name))
 	}
 	require.NoError(t, os.MkdirAll("/run/fake", 0o755))
@@ -660,6 +660,10 @@ func (m machine) startup() {
 	const lib, lost = "/run/lib", "agent-startup: error: no agent here: "
 	id, err := age.GenerateX25519Identity()
 	require.NoError(m, err)
+	attest := func(token string, mode fs.FileMode) {
+		m.write("config.yml", splitConfig+"attest: {token: /run/api-token, organization: juliagpu}\n", 0o644)
+		m.write("../api-token", token, mode)
+	}
 	for _, tt := range []struct {
 		name   string
 		change func(a *agenttest.Agent)
@@ -715,6 +719,11 @@ func (m machine) startup() {
 			m.write("config.yml", splitConfig+"consume: true\n", 0o644)
 			a.Flags = []string{"--disconnect-after-job=false"}
 		}, "consume: true, and the agent takes more than one job: from the second on there is no identity: start it with --disconnect-after-job"},
+		{"attestation", func(*agenttest.Agent) { attest("bkua_x\n", 0o600) }, ""},
+		{"no API token", func(*agenttest.Agent) { attest("", 0o600); os.Remove("/run/api-token") }, "API token /run/api-token: no such file or directory"},
+		{"an API token for all", func(*agenttest.Agent) { attest("bkua_x\n", 0o644) }, "API token /run/api-token: mode 0644, readable by others: chmod 600 /run/api-token"},
+		{"an API token that is none", func(*agenttest.Agent) { attest("token: hunter2\n", 0o600) }, "API token /run/api-token: it does not hold one word on one line"},
+		{"nobody to ask for us", func(*agenttest.Agent) { attest("bkua_x\n", 0o600); os.Remove(lib + "/attest") }, lib + "/attest: no such file or directory: make install puts it there"},
 		{"direct mode", func(a *agenttest.Agent) {
 			a.BootstrapScript = ""
 			m.write("config.yml", "mode: direct\nreason: a test\nisolation: {expect: host, reason: a test}\nidentities: [{file: /run/identity}]\n", 0o644)

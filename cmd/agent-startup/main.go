@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,7 +92,7 @@ func check(args, environ []string) (ready string, err error) {
 	if h.config, err = settings.Installed(os.Getuid()); err != nil {
 		return "", err
 	}
-	checks := []func() error{h.hooks, h.identities, h.isolation}
+	checks := []func() error{h.hooks, h.identities, h.attest, h.isolation}
 	if runtime.GOOS == "linux" { // elsewhere nobody tells how another process was started
 		if h.agent, err = agent.Parent(h.owners()); err != nil {
 			return "", err
@@ -166,6 +167,22 @@ func (h host) hooks() error {
 // identities loads them, and gives none up: that is for the first job.
 func (h host) identities() error {
 	_, err := identity.Load(h.config.Identities, os.Getuid())
+	return err
+}
+
+// attest looks for the API token, and for the program that uses it.
+func (h host) attest() error {
+	if !h.config.Rules.Attest {
+		return nil
+	}
+	if _, err := h.config.Attest.Credential().Word(os.Getuid()); err != nil {
+		return err
+	}
+	program := filepath.Join(h.lib, "attest")
+	_, err := rootfile.Check(program, h.owners())
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault{program + ": no such file or directory", "make install puts it there"}
+	}
 	return err
 }
 

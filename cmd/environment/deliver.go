@@ -51,6 +51,9 @@ func deliver(api connection, required wish.Wishes, results []unseal.Result, log 
 	if withheld > 0 {
 		plain[varOutcome] = "withheld"
 	}
+	if log.outage {
+		plain[varRetry] = "1"
+	}
 	for _, r := range results {
 		// A variable of the job's environment can't be taken back, only emptied.
 		if r.Sealed() && utf8.ValidString(r.Variable) {

@@ -48,6 +48,7 @@ func takeOver(config settings.Settings, theJob job.Job, required wish.Wishes, wi
 		return log.refuse(wishErr, hintWishes)
 	}
 	results := reconcile(left, theJob)
+	log.outage = left.Outage
 	api := connect(environ)
 	for _, r := range results {
 		api.mask(r.Set)

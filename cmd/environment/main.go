@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ const (
 const (
 	varOutcome = "JULIAGPU_SECRETS"       // granted, withheld or none
 	varNames   = "JULIAGPU_SECRETS_NAMES" // of the granted variables, separated by blanks
+	varRetry   = "JULIAGPU_SECRETS_RETRY" // 1 where the same job may get later what it does not get now; else not set
 )
 
 func main() {
@@ -82,6 +84,7 @@ func hook(args, environ []string, log *report) (status int) {
 		// The agent's own hook, or an earlier entry of the plugin, has done the
 		// work: never twice, since by now the sealed values are emptied.
 		if wishErr == nil && job.Lookup(environ, varOutcome) != "" {
+			log.outage = job.Lookup(environ, varRetry) != ""
 			return log.require(required.Missing(strings.Fields(job.Lookup(environ, varNames))))
 		}
 	}
@@ -110,12 +113,13 @@ func hook(args, environ []string, log *report) (status int) {
 	}
 
 	judged := grant.Judge(theJob, wishes, config.Rules)
-	if judged.Wanted() {
+	if judged.Wanted() || judged.Undecided {
 		// Before anything is opened: a neighbour who can read this container would have it.
 		if reason, hint := isolation.Why(isolation.Early(config, environ)); reason != "" {
 			judged.Withhold(reason, hint)
 		}
 	}
+	judged = ask(judged, config, environ)
 	identities, err := judged.Identities(config, os.Getuid())
 	switch {
 	case err != nil:
@@ -125,7 +129,24 @@ func hook(args, environ []string, log *report) (status int) {
 	}
 	api := connect(environ)
 	results := judged.Open(identities, config, time.Now(), api.mask)
+	log.outage = judged.Outage
 	return deliver(api, required, results, log)
+}
+
+// ask has Buildkite's API attest an undecided job, direct mode.
+func ask(judged grant.Case, config settings.Settings, environ []string) grant.Case {
+	if !judged.Undecided {
+		return judged
+	}
+	id, err := job.StatedID(environ)
+	if err != nil {
+		return judged.Unattested(err.Error(), "the agent sets "+job.VarEnvFile+" for each hook; see what stands between it and this one", false)
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return judged.Unattested(err.Error(), "the agent's operator installs the hooks anew", true)
+	}
+	return judged.Ask(config, os.Getuid(), id, filepath.Join(filepath.Dir(executable), "attest"))
 }
 
 // loadSettings reads the operator's configuration, and notes what every job has
@@ -141,6 +162,9 @@ func loadSettings(log *report) (settings.Settings, error) {
 	log.note("mode direct: %s", config.Reason)
 	if !config.Consume {
 		log.note("the identity is not consumed: jobs on this agent can read it")
+		if config.Rules.Attest {
+			log.note("nor is the API token: jobs on this agent can read it")
+		}
 	}
 	if config.Isolation.Expect == settings.Host {
 		log.note("isolation expected of the host: %s", config.Isolation.Reason)

@@ -18,6 +18,7 @@ type report struct {
 	notes   []string
 	results []unseal.Result
 	missing []string // names that the step requires and does not get
+	outage  bool     // nobody could be asked: a later run may get them
 	errors  []string
 }
 
@@ -34,8 +35,11 @@ func (l *report) refuse(err error, hint string) int {
 // require notes the names that a step requires and does not get.
 func (l *report) require(missing []string) int {
 	l.missing = missing
-	if len(missing) == 0 {
+	switch {
+	case len(missing) == 0:
 		return statusGo
+	case l.outage:
+		return statusMachine
 	}
 	return statusRefused
 }

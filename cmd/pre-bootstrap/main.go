@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -41,8 +42,8 @@ const (
 	statusMachine = 75 // no job can, here (EX_TEMPFAIL, sysexits.h)
 )
 
-// timeout is how long the hook may take. The agent sets it none, and does not see
-// a canceled job before it ends.
+// timeout is how long the hook may take, besides what the operator gives Buildkite's
+// API. The agent sets it none, and does not see a canceled job before it ends.
 const timeout = 20 * time.Second
 
 func main() {
@@ -76,14 +77,15 @@ type hook struct {
 	environ []string
 	uid     int
 	config  settings.Settings
+	end     *time.Timer
 	gaveUp  bool // the identity, or tried to
 }
 
 // endAfter ends the program, whatever hangs: a mount or a device may. No job
 // starts then, and what is half done nobody but us can reach.
 func (h *hook) endAfter(d time.Duration, exit func(int)) {
-	time.AfterFunc(d, func() {
-		exit(h.fail(fmt.Errorf("no end after %d s", d/time.Second), "see what this machine waits for"))
+	h.end = time.AfterFunc(d, func() {
+		exit(h.fail(errors.New("no end in time"), "see what this machine waits for"))
 	})
 }
 
@@ -131,6 +133,11 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 		h.warn(err)
 	}
 	judged := grant.Judge(theJob, wish.Find(theJob.Plugins), h.config.Rules)
+	h.isolation(&judged)
+	judged, err := h.ask(judged, id)
+	if err != nil {
+		return h.fail(err, "")
+	}
 	user, notes, err := h.user(store, &judged)
 	if err != nil {
 		return h.fail(err, "")
@@ -143,7 +150,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 		}
 	}
 	left := grant.Answer{Job: id, Facts: theJob.Facts.Stated(), Notes: notes}
-	h.inspect(&judged, user)
+	h.leftover(&judged, user)
 
 	identities, err := judged.Identities(h.config, h.uid)
 	h.gaveUp = true
@@ -156,6 +163,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	default:
 		left.Results = judged.Open(identities, h.config, time.Now(), func([]envelope.Variable) {})
 		left.Reason, left.Hint = judged.Reason()
+		left.Outage = judged.Outage
 	}
 	text, err := left.Marshal()
 	if err == nil {
@@ -201,13 +209,33 @@ func (h *hook) user(store handoff.Store, judged *grant.Case) (handoff.User, []st
 	return user, notes, nil
 }
 
-// inspect looks at what may keep a trusted job's values back on this machine.
-func (h *hook) inspect(judged *grant.Case, user handoff.User) {
-	if !judged.Wanted() {
+// isolation looks at the walls around this machine before anything of worth is read:
+// a neighbour who can read this container would have it.
+func (h *hook) isolation(judged *grant.Case) {
+	if !judged.Wanted() && !judged.Undecided {
 		return
 	}
 	if reason, hint := isolation.Why(isolation.Early(h.config, h.environ)); reason != "" {
 		judged.Withhold(reason, hint)
+	}
+}
+
+// ask has Buildkite's API attest an undecided job.
+func (h *hook) ask(judged grant.Case, id job.ID) (grant.Case, error) {
+	if !judged.Undecided {
+		return judged, nil
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return judged, err
+	}
+	h.end.Reset(timeout + h.config.Attest.Deadline)
+	return judged.Ask(h.config, h.uid, id, filepath.Join(filepath.Dir(executable), "attest")), nil
+}
+
+// leftover looks for what an earlier job left running. It could take the hand-off.
+func (h *hook) leftover(judged *grant.Case, user handoff.User) {
+	if !judged.Wanted() {
 		return
 	}
 	if user.UID == h.uid {

@@ -79,7 +79,7 @@ func TestDeadline(t *testing.T) {
 	status := make(chan int)
 	h.endAfter(time.Microsecond, func(n int) { status <- n })
 	require.Equal(t, statusMachine, <-status)
-	require.Contains(t, log.String(), "pre-bootstrap: error: no end after ")
+	require.Contains(t, log.String(), "pre-bootstrap: error: no end in time")
 }
 
 // TestFail: joined errors are a line each, and an error's own hint comes first.

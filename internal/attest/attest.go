@@ -117,9 +117,9 @@ func toRefusal(err error) *witness.Refusal {
 		return own
 	}
 	if api := (*restapi.Error)(nil); errors.As(err, &api) {
-		return &witness.Refusal{Reason: "Buildkite's REST API at " + api.Error(), Hint: api.Hint, Outage: api.Outage}
+		return &witness.Refusal{Reason: api.Error(), Hint: api.Hint, Outage: api.Outage}
 	}
-	return &witness.Refusal{Reason: "Buildkite's REST API: " + escape.Text(err.Error()), Outage: true}
+	return &witness.Refusal{Reason: escape.Text(err.Error()), Outage: true}
 }
 
 // A follower goes from a build to those that it came from.

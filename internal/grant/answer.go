@@ -27,6 +27,7 @@ type Answer struct {
 	// Reason says why nothing was opened for this job at all; empty where each
 	// result has its own.
 	Reason, Hint string
+	Outage       bool // the reason may be gone when the job runs again
 	Results      []unseal.Result
 	Fault        *Fault // the job must not start; Results is empty
 }
@@ -49,6 +50,7 @@ type answer struct {
 	Notes   []string          `json:"notes"`
 	Reason  string            `json:"reason"`
 	Hint    string            `json:"hint"`
+	Outage  bool              `json:"outage"`
 	Results []answerResult    `json:"results"`
 	Fault   *answerFault      `json:"fault"`
 }
@@ -76,7 +78,7 @@ type answerFault struct {
 
 // Marshal writes a in its one spelling: JSON, with every plaintext in it.
 func (a Answer) Marshal() ([]byte, error) {
-	f := answer{Version: version, Job: a.Job.String(), Facts: map[string]string{}, Notes: []string{}, Reason: text(a.Reason), Hint: text(a.Hint), Results: []answerResult{}}
+	f := answer{Version: version, Job: a.Job.String(), Facts: map[string]string{}, Notes: []string{}, Reason: text(a.Reason), Hint: text(a.Hint), Outage: a.Outage, Results: []answerResult{}}
 	for name, value := range a.Facts {
 		f.Facts[name] = text(value)
 	}
@@ -114,7 +116,7 @@ func ParseAnswer(data []byte) (Answer, error) {
 	if err != nil {
 		return Answer{}, ErrMalformed
 	}
-	a := Answer{Job: id, Facts: f.Facts, Notes: f.Notes, Reason: f.Reason, Hint: f.Hint}
+	a := Answer{Job: id, Facts: f.Facts, Notes: f.Notes, Reason: f.Reason, Hint: f.Hint, Outage: f.Outage}
 	for _, r := range f.Results {
 		result := unseal.Result{Variable: string(r.Variable), Outcome: r.Outcome, Reason: r.Reason, Hint: r.Hint, Loud: r.Loud, Warning: r.Warning, File: r.File}
 		for _, v := range r.Set {

@@ -32,7 +32,7 @@ func full() Answer {
 		return []envelope.Variable{{Name: name, Value: plaintext.New(value)}}
 	}
 	return Answer{
-		Job: ours, Facts: map[string]string{"BUILDKITE_BRANCH": "main"}, Notes: []string{"mode split: jobs must be root"}, Reason: "a fork <b>", Hint: "push it",
+		Job: ours, Facts: map[string]string{"BUILDKITE_BRANCH": "main"}, Notes: []string{"mode split: jobs must be root"}, Reason: "a fork <b>", Hint: "push it", Outage: true,
 		Results: []unseal.Result{
 			{Variable: "SECRET_A", Outcome: unseal.Granted, Set: set("A", "hunter2"), Warning: "expires"},
 			{Variable: "SECRET_KEY", Outcome: unseal.Granted, Set: set("KEY", "\x00\xff binary"), File: true},

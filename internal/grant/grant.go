@@ -8,13 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
-
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/trust"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
@@ -25,8 +24,16 @@ import (
 type Case struct {
 	// Verdict is trust's on the build, whatever may be opened.
 	Verdict trust.Verdict
+	// Undecided says that attested facts could turn the verdict, and that there is
+	// something to open then: whoever can asks for them.
+	Undecided bool
+	// Outage says that the values are kept back because nobody could be asked: in a
+	// while, or on another agent, the same job may have them.
+	Outage bool
 
-	facts        job.Facts
+	job          job.Job
+	wishes       wish.Wishes
+	rules        trust.Rules
 	open         []job.Sealed
 	keep         []job.Sealed
 	reason, hint string // for what is kept
@@ -36,35 +43,69 @@ type Case struct {
 // Judge decides which sealed values of a job may be opened: none where the build
 // is not trusted, and where a step only uploads a pipeline those that it lists.
 func Judge(theJob job.Job, wishes wish.Wishes, rules trust.Rules) Case {
-	c := Case{Verdict: trust.Decide(theJob.Facts, nil, rules), facts: theJob.Facts, open: theJob.Sealed}
-	if !c.Verdict.Trusted {
-		c.Withhold(c.Verdict.Reason, c.Verdict.Hint)
-	} else if theJob.Upload {
-		c.open, c.keep = split(theJob.Sealed, wishes)
-		c.reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
-		c.hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+	c := judge(theJob, wishes, rules, trust.Decide(theJob.Facts, nil, rules))
+	if rules.Attest && trust.Claimed(theJob.Facts, rules).Trusted {
+		open, _ := listed(theJob, wishes)
+		c.Undecided = unseal.AnySealed(open)
+		if !c.Undecided {
+			c.Verdict.Reason = "nobody asks Buildkite's API for a job that has nothing to open"
+		}
 	}
 	return c
 }
 
-// split parts the sealed values that a step lists from those that it does not.
-func split(sealed []job.Sealed, wishes wish.Wishes) (listed, others []job.Sealed) {
-	for _, s := range sealed {
-		name := strings.TrimPrefix(s.Variable, names.Prefix)
-		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, names.SealedSuffix)) {
-			listed = append(listed, s)
-		} else {
-			others = append(others, s)
-		}
-	}
-	return listed, others
+// Attested judges the case anew, with what Buildkite's API says.
+func (c Case) Attested(a *trust.Attestation) Case {
+	return judge(c.job, c.wishes, c.rules, trust.Decide(c.job.Facts, a, c.rules))
 }
 
-// Withhold keeps every value back, whatever was decided. The first reason stays.
+// Unattested says why nobody could tell, for the values that are kept back. outage: it
+// is not the build's fault.
+func (c Case) Unattested(reason, hint string, outage bool) Case {
+	c.Verdict.Reason = "Buildkite's API does not attest this build: " + reason
+	if outage {
+		c.Verdict.Reason = "Buildkite's API could not be asked: " + reason
+	}
+	c.reason, c.hint, c.Undecided, c.Outage = c.Verdict.Reason, hint, false, outage
+	return c
+}
+
+func judge(theJob job.Job, wishes wish.Wishes, rules trust.Rules, verdict trust.Verdict) Case {
+	c := Case{Verdict: verdict, job: theJob, wishes: wishes, rules: rules, open: theJob.Sealed}
+	if !verdict.Trusted {
+		c.Withhold(verdict.Reason, verdict.Hint)
+		return c
+	}
+	c.open, c.keep = listed(theJob, wishes)
+	c.reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
+	c.hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+	return c
+}
+
+// listed parts the sealed values that a trusted job's step may have from those that
+// it would have to list first.
+func listed(theJob job.Job, wishes wish.Wishes) (open, keep []job.Sealed) {
+	if !theJob.Upload {
+		return theJob.Sealed, nil
+	}
+	for _, s := range theJob.Sealed {
+		name := strings.TrimPrefix(s.Variable, names.Prefix)
+		if wishes.Lists(name) || wishes.Lists(strings.TrimSuffix(name, names.SealedSuffix)) {
+			open = append(open, s)
+		} else {
+			keep = append(keep, s)
+		}
+	}
+	return open, keep
+}
+
+// Withhold keeps every value back, whatever was decided, and whatever anybody could
+// attest. The first reason stays.
 func (c *Case) Withhold(reason, hint string) {
-	if c.all {
+	if c.all && !c.Undecided {
 		return
 	}
+	c.Undecided = false
 	c.keep, c.open = slices.Concat(c.open, c.keep), nil
 	slices.SortFunc(c.keep, func(a, b job.Sealed) int { return strings.Compare(a.Variable, b.Variable) })
 	c.reason, c.hint, c.all = reason, hint, true
@@ -81,9 +122,9 @@ func (c Case) Reason() (reason, hint string) {
 // Wanted tells whether there is a value to open.
 func (c Case) Wanted() bool { return unseal.AnySealed(c.open) }
 
-// Identities loads the identities if they are wanted, and gives their files up
-// where the operator said so: for every job, whether it gets secrets or not. It
-// closes the process to its neighbours first.
+// Identities loads the identities if they are wanted, and gives the operator's
+// credentials up where the operator said so: for every job, whether it gets
+// secrets or not. It closes the process to its neighbours first.
 func (c Case) Identities(config settings.Settings, uid int) ([]identity.Identity, error) {
 	var identities []identity.Identity
 	var loadErr error
@@ -98,7 +139,7 @@ func (c Case) Identities(config settings.Settings, uid int) ([]identity.Identity
 	return identities, loadErr
 }
 
-// GiveUp gives the identities' files up where the operator said so.
+// GiveUp gives the operator's credentials up where the operator said so.
 func GiveUp(config settings.Settings) error {
 	if !config.Consume {
 		return nil
@@ -108,8 +149,12 @@ func GiveUp(config settings.Settings) error {
 
 // Open opens what may be opened, and calls granted as unseal.OpenEach does.
 func (c Case) Open(identities []identity.Identity, config settings.Settings, now time.Time, granted func([]envelope.Variable)) []unseal.Result {
-	results := unseal.OpenEach(c.open, c.facts, unseal.Policy{
+	results := unseal.OpenEach(c.open, c.job.Facts, unseal.Policy{
 		Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: now,
 	}, granted)
-	return append(results, unseal.Withhold(c.keep, c.reason, c.hint)...)
+	kept := unseal.Withhold(c.keep, c.reason, c.hint)
+	for i := range kept {
+		kept[i].Loud = c.Outage && kept[i].Outcome == unseal.Withheld
+	}
+	return append(results, kept...)
 }

@@ -15,10 +15,10 @@ type Attest struct {
 	Token        string // file of an API token that may read builds and pipelines
 	Organization string // slug of the one that the token is for
 	Deadline     time.Duration
-	URL          string // https://HOST; empty: Buildkite's own
+	URL          string // https://HOST, or with :PORT
 	Roots        string // file of PEM certificates that vouch for it; empty: the host's
-	// PerMinute is how many requests all agents make that share the file Limit;
-	// without a file there is no limit.
+	// PerMinute is how many requests all agents make that share the file Limit. Both
+	// are there, or neither: no limit.
 	PerMinute int
 	Limit     string
 }
@@ -26,6 +26,7 @@ type Attest struct {
 // What counts where the operator says nothing.
 const (
 	attestDeadline  = 60 * time.Second
+	attestURL       = "https://api.buildkite.com"
 	attestPerMinute = 40 // of 50 that Buildkite allows a user
 	attestLimit     = "/run/juliagpu-secrets/attest.limit"
 )
@@ -33,7 +34,7 @@ const (
 // readAttest reads the section, and has trust demand what it is for.
 func (s *Settings) readAttest(v strict.Value) error {
 	a := &s.Attest
-	*a = Attest{Deadline: attestDeadline, PerMinute: attestPerMinute}
+	*a = Attest{Deadline: attestDeadline, URL: attestURL}
 	err := v.Fields(
 		strict.Key("token", strict.Into(&a.Token, readPath)),
 		strict.Key("organization", func(v strict.Value) (err error) {
@@ -83,6 +84,21 @@ func (s *Settings) readAttest(v strict.Value) error {
 		return v.Below("organization").Errorf("name the organization whose builds the token may read", "missing")
 	}
 	s.Rules.Attest = true
+	return nil
+}
+
+// limits puts the defaults in place. In direct mode nobody knows of a folder that is
+// the agent's.
+func (a *Attest) limits(root strict.Value, mode Mode) error {
+	if a.Limit == "" && mode == Split && *a != (Attest{}) {
+		a.Limit = attestLimit
+	}
+	switch {
+	case a.Limit != "" && a.PerMinute == 0:
+		a.PerMinute = attestPerMinute
+	case a.Limit == "" && a.PerMinute != 0:
+		return root.Below("attest").Below("limit").Below("file").Errorf("name a file in a folder of the agent's user; agents that name the same one share the limit", "missing")
+	}
 	return nil
 }
 

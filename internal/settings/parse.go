@@ -51,8 +51,8 @@ func Parse(text []byte) (Settings, error) {
 	if v, ok := root.Get("triggers"); ok && !s.Rules.Attest {
 		return Settings{}, v.Errorf("write attest:, too, or leave the pairs out", "nobody attests who triggered a build")
 	}
-	if s.Rules.Attest && s.Mode == Split && s.Attest.Limit == "" {
-		s.Attest.Limit = attestLimit
+	if err := s.Attest.limits(root, s.Mode); err != nil {
+		return Settings{}, err
 	}
 	return s, nil
 }

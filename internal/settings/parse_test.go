@@ -115,7 +115,7 @@ func TestParseDefaults(t *testing.T) {
 // a limit that agents share.
 func TestParseAttestDefaults(t *testing.T) {
 	const attest = "identities:\n- file: /i\nattest: {token: /t, organization: a}\n"
-	want := Attest{Token: "/t", Organization: "a", Deadline: time.Minute, PerMinute: 40}
+	want := Attest{Token: "/t", Organization: "a", Deadline: time.Minute, URL: "https://api.buildkite.com"}
 	got, err := Parse([]byte("mode: direct\nreason: for a test\n" + attest))
 	require.NoError(t, err)
 	require.Equal(t, want, got.Attest)
@@ -123,7 +123,7 @@ func TestParseAttestDefaults(t *testing.T) {
 	require.Equal(t, []credential.File{{Kind: "identity", Path: "/i"}, {Kind: "API token", Path: "/t"}}, got.Credentials())
 	got, err = Parse([]byte("mode: split\nconsume: true\n" + attest))
 	require.NoError(t, err)
-	want.Limit = "/run/juliagpu-secrets/attest.limit"
+	want.Limit, want.PerMinute = "/run/juliagpu-secrets/attest.limit", 40
 	require.Equal(t, want, got.Attest)
 }
 
@@ -185,6 +185,7 @@ func TestParseErrors(t *testing.T) {
 		{"attest, in the clear", "+attest: {token: /t, organization: a, api: \"http://127.0.0.1:1\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
 		{"attest, with a path", "+attest: {token: /t, organization: a, api: \"https://x/v2\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
 		{"attest, a user's", "+attest: {token: /t, organization: a, api: \"https://x@y\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
+		{"attest, a limit of nobody's", "+attest: {token: /t, organization: a, limit: {per-minute: 9}}", "1:1: attest.limit.file: missing", "name a file in a folder of the agent's user; agents that name the same one share the limit"},
 		{"attest, no request at all", "+attest: {token: /t, organization: a, limit: {per-minute: 0}}", "5:58: attest.limit.per-minute: not a whole number from 1 to 1000", "write digits alone, without quotes"},
 		// gpu and waivers; package gpu tests what it reads.
 		{"gpu", "+gpu: x", "5:6: gpu: text, where a mapping (key: value) belongs", "write a mapping (key: value)"},
@@ -376,8 +377,8 @@ func FuzzParse(f *testing.F) {
 		require.True(t, s.Rules.Repositories == nil || len(s.Rules.Repositories) > 0)
 		require.Equal(t, s.Attest != Attest{}, s.Rules.Attest)
 		if a := s.Attest; s.Rules.Attest {
-			require.True(t, filepath.IsAbs(a.Token) && names.IsSlug(a.Organization) && a.Deadline >= time.Second && a.PerMinute > 0)
-			require.True(t, a.URL == "" || strings.HasPrefix(a.URL, "https://") && strings.Count(a.URL, "/") == 2)
+			require.True(t, filepath.IsAbs(a.Token) && names.IsSlug(a.Organization) && a.Deadline >= time.Second && (a.PerMinute > 0) == (a.Limit != ""))
+			require.True(t, strings.HasPrefix(a.URL, "https://") && strings.Count(a.URL, "/") == 2)
 		}
 		require.True(t, s.Rules.Attest || s.Rules.Triggers == nil)
 		require.True(t, s.GPU.File == "" || s.GPU.Policy == nil && filepath.IsAbs(s.GPU.File) && filepath.Clean(s.GPU.File) == s.GPU.File && line(s.GPU.File))
