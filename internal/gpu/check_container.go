@@ -244,7 +244,14 @@ func (w *world) leadsOut(m procfs.Mount) string {
 			return "writable: the kernel's own settings"
 		}
 		return "another /proc"
-	case "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "bpf", "securityfs", "configfs", "efivarfs", "pstore":
+	case "cgroup", "cgroup2":
+		// With userns-remap Docker leaves them writable, since they can't be mounted
+		// otherwise there; the files are still root's outside.
+		if !m.ReadOnly() && w.isHostRoot() {
+			return "writable: the kernel's own settings"
+		}
+		return ""
+	case "sysfs", "debugfs", "tracefs", "bpf", "securityfs", "configfs", "efivarfs", "pstore":
 		if !m.ReadOnly() {
 			return "writable: the kernel's own settings"
 		}
@@ -325,11 +332,13 @@ func onHost(m procfs.Mount) string {
 // namespace may not. Engines put a read-only mount there, unless
 // systempaths=unconfined says that they should not.
 func (w *world) settingsOpen() bool {
-	if user := w.Namespaces.User; user != procfs.InitialUser && user != 0 {
-		return false
-	}
 	m, ok := procfs.MountOf(w.Mounts, "/proc/sys")
-	return ok && m.Point == "/proc" && !m.ReadOnly()
+	return ok && m.Point == "/proc" && !m.ReadOnly() && w.isHostRoot()
+}
+
+// isHostRoot tells whether root here is root on the host, or may be.
+func (w *world) isHostRoot() bool {
+	return w.Namespaces.User == procfs.InitialUser || w.Namespaces.User == 0
 }
 
 // devLeads judges a mount from a host's /dev: single nodes are the device

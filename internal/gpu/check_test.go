@@ -587,8 +587,28 @@ func TestHostMounts(t *testing.T) {
 			s.Mounts = s.Mounts[1:]
 		}
 		s.mount(m)
+		s.Namespaces.User = procfs.InitialUser
 		got := slices.Contains(findings(Check(s.Facts, s.Demand)), "deny host.mounts")
 		require.Equal(t, tt.out, got, tt.line)
+	}
+}
+
+// With userns-remap Docker mounts cgroups writable (seen with 20.10, version 1):
+// root in there is nobody to them. Of sysfs it does not.
+func TestHostMountsOfAnotherUserNamespace(t *testing.T) {
+	for line, out := range map[string]bool{
+		"/docker/9d1c /sys/fs/cgroup/devices rw cgroup cgroup rw,devices": false,
+		"/ /sys/fs/cgroup rw cgroup2 cgroup rw":                           false,
+		"/ /sys rw sysfs sysfs rw":                                        true,
+	} {
+		fields := strings.Fields(line)
+		for user, out := range map[uint64]bool{4026532664: out, procfs.InitialUser: true, 0: true} {
+			s := healthy()
+			s.Namespaces.User = user
+			s.mount(procfs.Mount{Device: "0:99", Root: fields[0], Point: fields[1], Options: []string{fields[2]}, Type: fields[3], Source: fields[4], Super: strings.Split(fields[5], ",")})
+			got := slices.Contains(findings(Check(s.Facts, s.Demand)), "deny host.mounts")
+			require.Equal(t, out, got, "%s, user namespace %d", line, user)
+		}
 	}
 }
 
