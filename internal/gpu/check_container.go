@@ -51,7 +51,7 @@ func unrestricted(w *world) []found {
 	return []found{{what: fmt.Sprintf("the device cgroup allows /dev/mem (%s), and so everything; CapBnd %016x", devMem, w.Process.CapBnd),
 		fix: []string{"in compose.yml, this agent's service: delete privileged: true (and devices: or device_cgroup_rules with *), and name what it needs:",
 			"    runtime: nvidia   # and environment: {NVIDIA_VISIBLE_DEVICES: \"GPU-…\"}",
-			"    devices: [\"/dev/kfd\", \"/dev/dri/by-path/pci-…-render:/dev/dri/renderD128\"]   # AMD",
+			"    devices: [\"/dev/kfd\", " + renderNode("…") + "]   # AMD",
 			"then: docker compose up -d --force-recreate"}}}
 }
 
@@ -59,6 +59,7 @@ func unrestricted(w *world) []found {
 // could make them.
 func probeUnknown(w *world) []found {
 	switch {
+	case w.Method == NotAsked && w.Unread[FromScratch] != "": // which probe.broken says
 	case w.Method == NotAsked:
 		return []found{{what: fmt.Sprintf("the hook (user %d, CapEff %016x) can't make device nodes, but the job might: CapBnd %016x, no_new_privs %t",
 			w.Process.UID, w.Process.CapEff, w.Process.CapBnd, w.Process.NoNewPrivs), unknown: true,
@@ -502,7 +503,7 @@ func persistHome(w *world) []found {
 			continue
 		}
 		one := found{what: escape.Text(h.Path) + " is on a volume that outlives the container", match: escape.Text(h.Path),
-			fix: []string{"in compose.yml, this agent's service: no volume there, but", "    tmpfs: [\"" + escape.Text(h.Path) + ":mode=700\"]",
+			fix: []string{"in compose.yml, this agent's service: no volume there, but", "    tmpfs: [\"" + escape.Text(h.Path) + ":exec,mode=700\"]",
 				"and caches as named volumes with nosuid and nodev, one set for each trust level"}}
 		if len(h.Startup) > 0 {
 			var names []string

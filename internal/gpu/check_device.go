@@ -183,9 +183,15 @@ func (w *world) fixForeign() []string {
 	}
 	fix := []string{"in compose.yml, this agent's service: the own render node by its PCI address, never the whole of /dev/dri:"}
 	for _, d := range w.Policy.Devices {
-		fix = append(fix, "    devices: [\"/dev/dri/by-path/pci-"+d.PCI+"-render:/dev/dri/renderD128\"]")
+		fix = append(fix, "    devices: ["+renderNode(d.PCI)+"]")
 	}
 	return append(fix, "then: docker compose up -d --force-recreate")
+}
+
+// renderNode gives a container the node of the GPU at an address, in Compose's long
+// form: the short one takes the address's colons for its own.
+func renderNode(pci string) string {
+	return `{source: "/dev/dri/by-path/pci-` + pci + `-render", target: /dev/dri/renderD128, permissions: rw}`
 }
 
 // whose names the GPUs of a run of NVIDIA's numbers, as far as they are known.
@@ -540,7 +546,7 @@ func devFamily(w *world) []found {
 			cards = append(cards, card.Number)
 		}
 	}
-	add("dri.card", Warn, "in compose.yml, under devices: the render node alone, as /dev/dri/by-path/pci-…-render:/dev/dri/renderD128", cards...)
+	add("dri.card", Warn, "in compose.yml, under devices: the render node alone: "+renderNode("…"), cards...)
 	add("accel", Warn, "in compose.yml: no /dev/accel under devices: or volumes:", w.named("accel")...)
 	for _, m := range w.Majors {
 		if m.Name == "nvidia-uvm" && !m.Block && w.Policy.Vendor != VendorNVIDIA {

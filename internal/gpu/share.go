@@ -177,7 +177,7 @@ func (d divider) missing(device Device, what string) {
 		"in compose.yml, this agent's service: environment: {NVIDIA_VISIBLE_DEVICES: \"" + device.visible() + "\"}"}
 	if d.Policy.Vendor != VendorNVIDIA {
 		fix = []string{"on the host: ls -l /dev/dri/by-path, and dmesg for a GPU that is gone",
-			"in compose.yml, this agent's service: devices: [\"/dev/dri/by-path/pci-" + device.PCI + "-render:/dev/dri/renderD128\"]"}
+			"in compose.yml, this agent's service: devices: [" + renderNode(device.PCI) + "]"}
 	}
 	d.problem("gpu.missing", device.words()+" is not here: "+what, "", fix...)
 }
