@@ -32,10 +32,14 @@ var built struct {
 	sync.Once
 	dir, agent, faulty string
 	err                error
+	end                []func() // of other things that tests share
 }
 
 func TestMain(m *testing.M) {
 	status := m.Run()
+	for _, end := range built.end {
+		end()
+	}
 	os.RemoveAll(built.dir)
 	os.Exit(status)
 }
