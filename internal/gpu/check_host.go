@@ -163,7 +163,7 @@ func limits(w *world) []found {
 	}
 	var all []found
 	if len(none) > 0 {
-		all = append(all, found{what: fmt.Sprintf("no limit on %s", strings.Join(none, ", ")), fix: []string{"in compose.yml: mem_limit:, pids_limit: 8192, cpuset:"}})
+		all = append(all, found{what: fmt.Sprintf("no limit on %s", strings.Join(none, ", ")), fix: []string{"in compose.yml: mem_limit:, pids_limit: 8192, cpus:"}})
 	}
 	for _, m := range w.Mounts {
 		if m.Point == "/dev/shm" && slices.Contains(m.Super, "size=65536k") {

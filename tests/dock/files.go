@@ -117,7 +117,7 @@ func (f Files) mount() error {
 func Nodes(dir string) error {
 	for name, number := range map[string][2]uint32{
 		"nvidia0": {195, 0}, "nvidia1": {195, 1}, "nvidia2": {195, 2}, "nvidia3": {195, 3}, "nvidiactl": {195, 255}, "nvidia-modeset": {195, 254},
-		"nvidia-uvm": {508, 0}, "nvidia-uvm-tools": {508, 1}, "nvidia-caps/nvidia-cap84": {235, 84}, "nvidia-caps/nvidia-cap85": {235, 85},
+		"nvidia-uvm": {508, 0}, "nvidia-uvm-tools": {508, 1}, "nvidia-caps/nvidia-cap75": {235, 75}, "nvidia-caps/nvidia-cap84": {235, 84}, "nvidia-caps/nvidia-cap85": {235, 85},
 		"kfd": {234, 0}, "dri/card0": {226, 0}, "dri/card1": {226, 1}, "dri/renderD128": {226, 128}, "dri/renderD129": {226, 129},
 	} {
 		path := filepath.Join(dir, name)
