@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -44,6 +45,12 @@ func containers(t *testing.T) yard {
 	theYard.Do(func() {
 		ctx, y := context.Background(), &theYard.yard
 		var err error
+		for _, name := range []string{"dockerd", "unshare"} { // for engines of our own
+			if _, err := exec.LookPath(name); err != nil {
+				theYard.missing = "needs " + name
+				return
+			}
+		}
 		if y.Engine, err = dock.Own(ctx); err != nil {
 			theYard.missing = err.Error()
 			return
