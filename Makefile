@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 FLAGS = -trimpath -buildvcs=false
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 18
 
 build: ## the programs, for this machine, in build/bin
 	$(GO) build $(FLAGS) -o build/bin/ ./cmd/*
@@ -29,6 +29,9 @@ bench: ## the hook against other ways, into docs/bench.md and .svg (about six mi
 
 bench-split: ## what split mode adds to a job, into docs/bench.md (as root)
 	@$(GO) run ./tests/bench split
+
+bench-containers: ## what the check takes in a container, into docs/bench.md (as root)
+	@$(GO) run ./tests/bench containers
 
 lint: ## gofmt, vet for each platform, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/$$/: not formatted, run gofmt -w/'; exit 1; }
@@ -59,4 +62,4 @@ install: build ## the hooks, encrypt and juliagpu on this host, as the README sa
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build page demo test bench bench-split lint fuzz install clean
+.PHONY: help build page demo test bench bench-split bench-containers lint fuzz install clean

@@ -2,11 +2,13 @@
 
 // Bench measures the hook against other ways to give a job its secrets, all in
 // one run: how long each takes for 1, 10, 50 and 200 secrets, how much memory,
-// what the masks cost a job's log, and what split mode adds to a job. It prints
-// tables and writes docs/bench.md and docs/bench.svg.
+// what the masks cost a job's log, what split mode adds to a job, and what the
+// check takes in a container. It prints tables and writes docs/bench.md and
+// docs/bench.svg.
 //
-//	go run ./tests/bench          all of it
-//	go run ./tests/bench split    split mode alone; the rest of the page stays
+//	go run ./tests/bench               all of it
+//	go run ./tests/bench split         split mode alone; the rest of the page stays
+//	go run ./tests/bench containers    the check alone; the rest of the page stays
 //
 // A time is that of one process from fork to exit, with everything that it does.
 // The contenders run one after the other in rounds, each round in another order;
@@ -21,7 +23,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/agent"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
@@ -41,9 +42,10 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
-	if len(args) > 0 && !slices.Equal(args, []string{"split"}) {
-		return errors.New("usage: bench [split]")
+	if len(args) > 1 || len(args) == 1 && args[0] != "split" && args[0] != "containers" {
+		return errors.New("usage: bench [split | containers]")
 	}
+	wants := func(part string) bool { return len(args) == 0 || args[0] == part }
 	root, err := agenttest.Root()
 	if err != nil {
 		return err
@@ -58,24 +60,38 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	first, second := parts(string(old))
+	first, second, third := parts(string(old))
 
-	fmt.Fprintln(progress, "bench: split mode")
-	switch table, err := split(ctx, dir); {
-	case errors.Is(err, errAlone) && len(args) == 0:
-		fmt.Fprintln(progress, "bench: without split mode:", err)
-	case err != nil:
-		return err
-	default:
-		fmt.Fprint(stdout, table+"\n")
-		second = splitPage(table, machine())
+	if wants("split") {
+		fmt.Fprintln(progress, "bench: split mode")
+		switch table, err := split(ctx, dir); {
+		case errors.Is(err, errAlone) && len(args) == 0:
+			fmt.Fprintln(progress, "bench: without split mode:", err)
+		case err != nil:
+			return err
+		default:
+			fmt.Fprint(stdout, table+"\n")
+			second = splitPage(table, machine())
+		}
+	}
+	if wants("containers") {
+		fmt.Fprintln(progress, "bench: containers")
+		switch table, err := inContainers(ctx, dir); {
+		case err != nil && len(args) == 0:
+			fmt.Fprintln(progress, "bench: without containers:", err)
+		case err != nil:
+			return err
+		default:
+			fmt.Fprint(stdout, table+"\n")
+			third = containersPage(table, machine())
+		}
 	}
 	if len(args) == 0 {
 		if first, err = compare(ctx, dir, docs, stdout, progress); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(docs, "bench.md"), []byte(first+second), 0o644)
+	return os.WriteFile(filepath.Join(docs, "bench.md"), []byte(first+second+third), 0o644)
 }
 
 // compare measures all contenders and writes the picture. It returns the page's

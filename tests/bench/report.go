@@ -98,13 +98,17 @@ func machine() string {
 
 const splitHeading = "\n## What split mode adds\n"
 
-// parts are docs/bench.md up to split mode, and from there on.
-func parts(page string) (first, second string) {
-	first, second, ok := strings.Cut(page, splitHeading)
+// parts are docs/bench.md up to split mode, up to containers, and from there on.
+func parts(page string) (first, second, third string) {
+	page, third, ok := strings.Cut(page, containersHeading)
+	if ok {
+		third = containersHeading + third
+	}
+	first, second, ok = strings.Cut(page, splitHeading)
 	if ok {
 		second = splitHeading + second
 	}
-	return first, second
+	return first, second, third
 }
 
 // splitPage is the second part of docs/bench.md.
