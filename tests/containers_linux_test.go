@@ -371,7 +371,7 @@ func (y yard) rewritten(t *testing.T) {
 	check(0)
 	_, err = y.Docker(t.Context(), nil, "update", "--memory=1g", "--memory-swap=1g", c.Name)
 	require.NoError(t, err)
-	check(0) // runc 1.1.3 and newer leave device rules alone
+	check(0) // runc 1.1.5 leaves device rules alone
 	write("devices.deny", "c 195:2 rw")
 	check(75, "deny gpu.denied")
 }
@@ -396,6 +396,10 @@ func (y yard) judge(t *testing.T, tt contained) {
 	require.Equal(t, status, r.Status, r.Log)
 	for _, part := range slices.Concat(tt.says, tt.fix) {
 		require.Contains(t, r.Log, part)
+	}
+	for _, v := range tt.want {
+		severity, id, _ := strings.Cut(v, " ")
+		require.Equal(t, severity != "waived", strings.Contains(r.Log, "/docs/gpu.md#"+strings.ReplaceAll(id, ".", "")+"\n"), "%s: where it is explained\n%s", id, r.Log)
 	}
 	if status == 0 || tt.drop == nil && tt.add == nil {
 		return
