@@ -30,7 +30,7 @@ func (l line) name() string {
 		}
 		return l.key + ": " + name
 	case "volumes":
-		return l.key + ": /etc/juliagpu-secrets/gpu/…"
+		return l.key + ": /run/juliagpu-secrets/gpu/…"
 	case "tmpfs":
 		name, _, _ = strings.Cut(name, ":")
 		return l.key + ": " + name
@@ -119,7 +119,7 @@ func (y yard) flags(t *testing.T, k kind, lines []line) (flags []string, files s
 			flags = append(flags, "--ulimit="+l.value)
 		case "volumes":
 			from, to, _ := strings.Cut(l.value, ":")
-			require.Regexp(t, `^/etc/juliagpu-secrets/gpu/[a-z0-9.]+\.yml$`, from)
+			require.Regexp(t, `^/run/juliagpu-secrets/gpu/[a-z0-9.]+\.yml$`, from)
 			flags = append(flags, "--volume="+y.file(t, k.policy, 0o644)+":"+to)
 		case "runtime":
 			require.Equal(t, "nvidia", l.value)

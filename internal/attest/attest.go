@@ -89,8 +89,8 @@ func ownPlace(q witness.Question) (place, error) {
 	return place{q.Organization, q.Pipeline, q.Number}, nil
 }
 
-// isSlug is stricter than the rest of the project: it becomes part of a path.
-func isSlug(s string) bool { return names.IsSlug(s) && s != "." && s != ".." && len(s) <= 200 }
+// isSlug bounds what becomes part of a path.
+func isSlug(s string) bool { return names.IsSlug(s) && len(s) <= 200 }
 
 func isBuildNumber(s string) bool {
 	n, err := strconv.Atoi(s)

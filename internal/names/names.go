@@ -74,7 +74,8 @@ func IsPipeline(s string) bool {
 }
 
 // IsSlug accepts what Buildkite makes of an organization's or pipeline's name:
-// lower-case letters, digits and hyphens (_ and . in older ones).
+// lower-case letters, digits and hyphens (_ and . in older ones). It may be part of a
+// path.
 func IsSlug(s string) bool {
-	return s != "" && s[0] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+	return s != "" && s[0] != '-' && s[0] != '.' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }

@@ -21,3 +21,13 @@ func TestCheck(t *testing.T) {
 		require.ErrorIs(t, Check(name), ErrName, name)
 	}
 }
+
+// TestIsSlug: a slug may be part of a path.
+func TestIsSlug(t *testing.T) {
+	for _, s := range []string{"juliagpu", "cuda-dot-jl", "a_b.c", "0"} {
+		require.True(t, IsSlug(s), s)
+	}
+	for _, s := range []string{"", ".", "..", ".a", "-a", "a/b", "A", "a b", "a%2f", "é"} {
+		require.False(t, IsSlug(s), s)
+	}
+}
