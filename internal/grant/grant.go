@@ -49,10 +49,16 @@ func Judge(theJob job.Job, wishes wish.Wishes, rules trust.Rules) Case {
 		c.Undecided = unseal.AnySealed(open)
 		if !c.Undecided {
 			c.Verdict.Reason = "nobody asks Buildkite's API for a job that has nothing to open"
+			c.reason, c.hint = onlyUploads, onlyUploadsHint // for what it has all the same
 		}
 	}
 	return c
 }
+
+const (
+	onlyUploads     = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
+	onlyUploadsHint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+)
 
 // Attested judges the case anew, with what Buildkite's API says.
 func (c Case) Attested(a *trust.Attestation) Case {
@@ -77,8 +83,7 @@ func judge(theJob job.Job, wishes wish.Wishes, rules trust.Rules, verdict trust.
 		return c
 	}
 	c.open, c.keep = listed(theJob, wishes)
-	c.reason = "this step only uploads a pipeline, where $NAME would be replaced by the secret and stored"
-	c.hint = "write $$NAME in the pipeline; a step that needs it all the same lists it for this plugin, under optional"
+	c.reason, c.hint = onlyUploads, onlyUploadsHint
 	return c
 }
 

@@ -138,6 +138,13 @@ func TestAttestation(t *testing.T) {
 			require.Equal(t, tt.reason, c.Verdict.Reason)
 			require.False(t, c.Verdict.Trusted, "before anybody has been asked")
 			require.False(t, c.Wanted())
+			for _, r := range c.Open(nil, settings.Settings{}, time.Now(), nil) {
+				if tt.job.Upload && !tt.undecided {
+					require.Equal(t, onlyUploads, r.Reason)
+				} else {
+					require.Equal(t, tt.reason, r.Reason)
+				}
+			}
 			require.False(t, Judge(tt.job, tt.wishes, trust.Rules{}).Undecided, "attestation is off")
 		})
 	}
