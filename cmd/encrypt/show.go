@@ -21,8 +21,8 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/sealed"
 )
 
 // An overview is what encrypt show tells. Nobody vouches for any of it.
@@ -35,41 +35,29 @@ type overview struct {
 // A shown value is what anyone can read of one SECRET_* variable. An agent would
 // refuse it for its Errors, and with it the job.
 type shown struct {
-	Variable   string    `json:"variable,omitempty"` // none: a value by itself
-	Line       int       `json:"line,omitempty"`
-	Steps      []string  `json:"steps,omitempty"` // none: all, or nobody knows
-	Form       string    `json:"form"`
-	Bytes      int       `json:"bytes,omitempty"` // of a sealed text; the length of another may say something
-	Label      *claims   `json:"label,omitempty"`
-	Recipients []claimed `json:"recipients,omitempty"`
-	Stanzas    []string  `json:"stanzas,omitempty"`
-	Errors     []string  `json:"errors,omitempty"`
-	Warnings   []string  `json:"warnings,omitempty"`
+	Variable   string      `json:"variable,omitempty"` // none: a value by itself
+	Line       int         `json:"line,omitempty"`
+	Steps      []string    `json:"steps,omitempty"` // none: all, or nobody knows
+	Form       sealed.Form `json:"form"`
+	Bytes      int         `json:"bytes,omitempty"` // of a sealed text; the length of another may say something
+	Label      *claims     `json:"label,omitempty"`
+	Recipients []claimed   `json:"recipients,omitempty"`
+	Stanzas    []string    `json:"stanzas,omitempty"`
+	Errors     []string    `json:"errors,omitempty"`
+	Warnings   []string    `json:"warnings,omitempty"`
 
-	label envelope.Label
-	sets  []string // variables, as far as known
+	label *envelope.Label
 }
 
-// The forms of a shown value.
-const (
-	formSealed    = "sealed"
-	formAge       = "age"
-	formRSA       = "rsa"
-	formRSAHybrid = "rsa-aes"
-	formMalformed = "malformed"
-	formOther     = "other"
-	formEmpty     = "empty"
-)
-
 // inWords are the forms for people.
-var inWords = map[string]string{
-	formSealed:    "sealed, version 1",
-	formAge:       "an age file without a label",
-	formRSA:       "RSA, of the older tool",
-	formRSAHybrid: "RSA and AES, of the older tool",
-	formMalformed: "malformed",
-	formOther:     "no sealed value",
-	formEmpty:     "empty",
+var inWords = map[sealed.Form]string{
+	sealed.Labelled:  "sealed, version 1",
+	sealed.Age:       "an age file without a label",
+	sealed.RSA:       "RSA, of the older tool",
+	sealed.RSAHybrid: "RSA and AES, of the older tool",
+	sealed.Malformed: "malformed",
+	sealed.Other:     "no sealed value",
+	sealed.Empty:     "empty",
 }
 
 // claims are a label's, for programs.
@@ -111,7 +99,7 @@ func show(o options, now time.Time, stdin io.Reader, stdout io.Writer, say func(
 	}
 	view := overview{File: name}
 	if one, ok := loneValue(text); ok {
-		view.Values = []shown{examine(one, known, now)}
+		view.Values = []shown{present(sealed.Read(one), nil, known, now)}
 	} else if view.Values, err = examineFile(text, known, now); err != nil {
 		return inFile(escape.Text(name), err)
 	}
@@ -216,126 +204,42 @@ func examineFile(file []byte, known map[string]recipient, now time.Time) ([]show
 	if err != nil {
 		return nil, err
 	}
-	var all []shown
-	for _, s := range found {
-		all = append(all, examine(s, known, now))
+	values := make([]sealed.Value, len(found))
+	for i, s := range found {
+		values[i] = sealed.Read(s)
 	}
-	findDuplicates(all)
+	var all []shown
+	for i, twice := range sealed.Duplicates(values) {
+		all = append(all, present(values[i], twice, known, now))
+	}
 	return all, nil
 }
 
-// examine reads one value, as far as anyone can.
-func examine(s pipeline.Sealed, known map[string]recipient, now time.Time) shown {
-	v := shown{Variable: s.Name, Line: s.Line, Steps: s.Steps}
-	bad := func(format string, a ...any) { v.Errors = append(v.Errors, fmt.Sprintf(format, a...)) }
-	warn := func(format string, a ...any) { v.Warnings = append(v.Warnings, fmt.Sprintf(format, a...)) }
-	unlabelled := func() {
-		if s.Name == "" {
-			return
+// present is a value with all that is wrong with it.
+func present(value sealed.Value, twice []sealed.Problem, known map[string]recipient, now time.Time) shown {
+	v := shown{Variable: value.Variable, Line: value.Line, Steps: value.Steps, Form: value.Form, Bytes: value.Bytes, Stanzas: value.Stanzas, label: value.Label}
+	if l := value.Label; l != nil {
+		v.Label = &claims{l.Name, string(l.Type), l.Names, texts(l.Repos), l.Pipelines, l.Any, l.Branches, l.Tags, !l.NoPullRequest && len(l.Branches)+len(l.Tags) == 0, nil, value.Expired(now)}
+		if !l.Expires.IsZero() {
+			v.Label.Expires = &l.Expires
 		}
-		name := strings.TrimPrefix(s.Name, names.Prefix)
-		if err := names.Check(name); err != nil {
-			bad("%s", err)
-			return
-		}
-		v.sets = []string{name}
-	}
-	switch envelope.FormOf(s.Text) {
-	case envelope.FormEmpty:
-		v.Form = formEmpty
-		return v
-	case envelope.FormOther:
-		v.Form = formOther
-		warn("agents leave it alone; if it is a secret, anyone can read it here: revoke it, and seal a new one")
-		return v
-	}
-	v.Bytes = len(s.Text)
-	switch envelope.FormOf(s.Text) {
-	case envelope.FormRSA, envelope.FormRSAHybrid:
-		v.Form = formRSA
-		if envelope.FormOf(s.Text) == envelope.FormRSAHybrid {
-			v.Form = formRSAHybrid
-		}
-		warn("it opens in any repository, where an agent still opens it at all: seal it again")
-		unlabelled()
-		return v
-	}
-	peeked, err := envelope.Peek(s.Text)
-	if err != nil {
-		v.Form = formMalformed
-		bad("%s", err)
-		return v
-	}
-	v.Stanzas = peeked.Stanzas
-	if !peeked.Labelled {
-		v.Form = formAge
-		warn("it opens only where the operator allows any repository: seal it with encrypt")
-		unlabelled()
-		return v
-	}
-	l := peeked.Label
-	v.Form, v.label, v.sets = formSealed, l, l.Names
-	if l.Type != envelope.TypeBundle {
-		v.sets = []string{l.Name}
-	}
-	v.Label = &claims{l.Name, string(l.Type), l.Names, texts(l.Repos), l.Pipelines, l.Any, l.Branches, l.Tags, !l.NoPullRequest && len(l.Branches)+len(l.Tags) == 0, nil, false}
-	if s.Name != "" && !l.CarriedBy(s.Name) {
-		bad("renamed: it is sealed as %s, which %s carries", l.Name, carrier(l.Name, false))
-		v.sets = nil
-	}
-	if !l.Expires.IsZero() {
-		v.Label.Expires, v.Label.Expired = &l.Expires, !now.Before(l.Expires)
-		switch {
-		case v.Label.Expired:
-			warn("expired: agents withhold it")
-		case !l.Expires.After(now.AddDate(0, 0, 2)):
-			warn("it expires within two days")
-		case !l.Expires.After(now.AddDate(0, 0, 30)):
-			warn("it expires in %d days", int(l.Expires.Sub(now)/(24*time.Hour)))
+		for _, to := range l.To {
+			r, ok := known[to]
+			v.Recipients = append(v.Recipients, claimed{to, ok, r.site})
 		}
 	}
-	familiar := false
-	for _, to := range l.To {
-		r, ok := known[to]
-		familiar = familiar || ok
-		v.Recipients = append(v.Recipients, claimed{to, ok, r.site})
+	var familiar func(string) bool
+	if len(known) > 0 {
+		familiar = func(to string) bool { _, ok := known[to]; return ok }
 	}
-	if !familiar && len(known) > 0 {
-		warn("sealed to no recipient that is known here")
-	}
-	if len(l.To) != len(v.Stanzas) {
-		warn("the label names %d recipients, but the file is for %d", len(l.To), len(v.Stanzas))
+	for _, p := range append(value.Problems(now, familiar), twice...) {
+		if p.Refused {
+			v.Errors = append(v.Errors, p.Text)
+		} else {
+			v.Warnings = append(v.Warnings, p.Text)
+		}
 	}
 	return v
-}
-
-// findDuplicates says which values would set one variable in one job.
-func findDuplicates(all []shown) {
-	for i := range all {
-		v := &all[i]
-		for _, other := range all[:i] {
-			if !meet(*v, other) {
-				continue
-			}
-			if v.Variable == other.Variable {
-				// In another env: it takes the place of the one further out.
-				if slices.Equal(v.Steps, other.Steps) && v.Line != other.Line {
-					v.Errors = append(v.Errors, fmt.Sprintf("it is there twice, first on line %d", other.Line))
-				}
-				continue
-			}
-			for _, name := range v.sets {
-				if slices.Contains(other.sets, name) || name == other.Variable {
-					v.Errors = append(v.Errors, fmt.Sprintf("%s is set by %s on line %d, too: a job with both is refused", name, escape.Text(other.Variable), other.Line))
-				}
-			}
-		}
-	}
-}
-
-// meet tells whether a job may have both.
-func meet(a, b shown) bool {
-	return len(a.Steps) == 0 || len(b.Steps) == 0 || slices.ContainsFunc(a.Steps, func(s string) bool { return slices.Contains(b.Steps, s) })
 }
 
 // knownRecipients are those that have a name here, by fingerprint.

@@ -180,8 +180,8 @@ func (v shown) was() string {
 		}
 		to = append(to, name)
 	}
-	s := "sealed to " + strings.Join(to, " or ") + " for " + place(v.label) + limits(v.label)
-	if sets := sets(v.label); sets != "" {
+	s := "sealed to " + strings.Join(to, " or ") + " for " + place(*v.label) + limits(*v.label)
+	if sets := sets(*v.label); sets != "" {
 		s += "; it " + sets
 	}
 	return s
