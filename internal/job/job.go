@@ -137,7 +137,7 @@ func Parse(environ []string) Job {
 		}
 		switch name {
 		case VarCommand:
-			j.Upload = isUpload(value)
+			j.Upload = IsUpload(value)
 		case VarPlugins:
 			j.Plugins = value
 		case VarPluginConfig:
@@ -163,9 +163,9 @@ func Lookup(environ []string, name string) string {
 	return ""
 }
 
-// isUpload tells whether a command does nothing but upload pipelines. An upload
+// IsUpload tells whether a command does nothing but upload pipelines. An upload
 // interpolates $NAME in the file and stores what it stands for.
-func isUpload(command string) bool {
+func IsUpload(command string) bool {
 	uploads := 0
 	for part := range strings.FieldsFuncSeq(command, func(r rune) bool { return strings.ContainsRune("\n;&|", r) }) {
 		part, _, _ = strings.Cut(part, "#")

@@ -69,6 +69,6 @@ func TestUpload(t *testing.T) {
 		"buildkite-agent --debug pipeline upload":                                      true,
 		"true": false,
 	} {
-		require.Equal(t, want, isUpload(command), "%q", command)
+		require.Equal(t, want, IsUpload(command), "%q", command)
 	}
 }

@@ -93,10 +93,12 @@ func walk(root *yaml.Node, visit func(env []entry, path string, step *yaml.Node)
 	w := &walker{visit, maxVisits}
 	w.node(root, "", nil, root.Kind == yaml.SequenceNode, 0)
 	if w.left <= 0 {
-		return &Error{Cause: "aliases (*) that unfold too far, or into themselves", hint: "write them out"}
+		return errUnfolds
 	}
 	return nil
 }
+
+var errUnfolds = &Error{Cause: "aliases (*) that unfold too far, or into themselves", hint: "write them out"}
 
 // node walks one node; steps tells whether it is a list of steps.
 func (w *walker) node(n *yaml.Node, path string, step *yaml.Node, steps bool, depth int) {
