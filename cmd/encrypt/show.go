@@ -15,8 +15,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
@@ -387,20 +385,7 @@ func (o overview) writeJSON(w io.Writer) error {
 	if err := e.Encode(o); err != nil {
 		return err
 	}
-	var ascii []byte
-	for text := b.Bytes(); len(text) > 0; {
-		r, n := utf8.DecodeRune(text)
-		switch high, low := utf16.EncodeRune(r); {
-		case r < 0x7f:
-			ascii = append(ascii, byte(r))
-		case r > 0xffff:
-			ascii = fmt.Appendf(ascii, `\u%04x\u%04x`, high, low)
-		default:
-			ascii = fmt.Appendf(ascii, `\u%04x`, r)
-		}
-		text = text[n:]
-	}
-	_, err := w.Write(ascii)
+	_, err := w.Write(escape.JSON(b.Bytes()))
 	return err
 }
 

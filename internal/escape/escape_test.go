@@ -27,3 +27,7 @@ func TestText(t *testing.T) {
 	}
 	require.Equal(t, strings.Repeat("a", 200)+"…", Text(strings.Repeat("a", 201)))
 }
+
+func TestJSON(t *testing.T) {
+	require.Equal(t, "{\"a\": \"\\u00e4\\u202e\\ud83d\\ude80\\u007f\"}\n", string(JSON([]byte("{\"a\": \"ä\u202e🚀\x7f\"}\n"))))
+}

@@ -7,6 +7,7 @@ package sealed
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -51,18 +52,18 @@ type Kind string
 
 // The kinds of problems.
 const (
-	Plain         Kind = "plain"      // no sealed value at all
-	Older         Kind = "older"      // of the older tool
-	Unlabelled    Kind = "unlabelled" // an age file without name and scope
-	Damaged       Kind = "malformed"  // begins like an age file and is none
-	BadName       Kind = "name"       // of a variable that no sealed value may set
-	Renamed       Kind = "renamed"    // under another name than it was sealed as
-	Expired       Kind = "expired"    // past its time
-	Expiring      Kind = "expiring"   // within 30 days
-	Unfamiliar    Kind = "unfamiliar" // sealed to nobody who is known
-	Miscounted    Kind = "miscounted" // for more or fewer recipients than the label names
-	Twice         Kind = "twice"      // two values would set one variable of a job
-	expiresWithin      = 30 * 24 * time.Hour
+	Plain      Kind = "plain"      // no sealed value at all
+	Trivial    Kind = "trivial"    // neither, but a word such as true, or $NAME
+	Older      Kind = "older"      // of the older tool
+	Unlabelled Kind = "unlabelled" // an age file without name and scope
+	Damaged    Kind = "malformed"  // begins like an age file and is none
+	BadName    Kind = "name"       // of a variable that no sealed value may set
+	Renamed    Kind = "renamed"    // under another name than it was sealed as
+	Expired    Kind = "expired"    // past its time
+	Expiring   Kind = "expiring"   // within 30 days
+	Unfamiliar Kind = "unfamiliar" // sealed to nobody who is known
+	Miscounted Kind = "miscounted" // for more or fewer recipients than the label names
+	Twice      Kind = "twice"      // two values would set one variable of a job
 )
 
 // A Problem is what is wrong with a value, in words that are safe to print.
@@ -71,6 +72,9 @@ type Problem struct {
 	Text    string `json:"text"`
 	Refused bool   `json:"refused,omitempty"` // agents refuse it, and with it the job
 }
+
+// trivial texts are no secrets. (With a default, ${NAME:-default}, one may be.)
+var trivial = regexp.MustCompile(`^(?:(?i:true|false|yes|no|on|off|0|1)|\$\$?[A-Za-z_][A-Za-z0-9_]*|\$\$?\{[A-Za-z_][A-Za-z0-9_]*\})$`)
 
 // Read takes from one entry what anyone can tell at any time.
 func Read(s pipeline.Sealed) Value {
@@ -96,7 +100,11 @@ func Read(s pipeline.Sealed) Value {
 		return v
 	case envelope.FormOther:
 		v.Form = Other
-		wrong(Plain, false, "agents leave it alone; if it is a secret, anyone can read it here: revoke it, and seal a new one")
+		kind := Plain
+		if trivial.MatchString(s.Text) {
+			kind = Trivial
+		}
+		wrong(kind, false, "agents leave it alone; if it is a secret, anyone can read it here: revoke it, and seal a new one")
 		return v
 	}
 	v.Bytes = len(s.Text)
@@ -151,7 +159,7 @@ func (v Value) Problems(now time.Time, known func(fingerprint string) bool) []Pr
 			warn(Expired, "expired: agents withhold it")
 		case !expires.After(now.AddDate(0, 0, 2)):
 			warn(Expiring, "it expires within two days")
-		case !expires.After(now.Add(expiresWithin)):
+		case !expires.After(now.AddDate(0, 0, 30)):
 			warn(Expiring, "it expires in %d days", int(expires.Sub(now)/(24*time.Hour)))
 		}
 	}
