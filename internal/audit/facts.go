@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -254,13 +253,4 @@ func withoutPassword(address string) (string, bool) {
 		return address, false // git@host:path
 	}
 	return scheme + rest[at+1:], secret
-}
-
-// place is where something stands, for people and in the order of a report.
-func (t Text) place(line int) string {
-	file := cmp.Or(t.File, "its settings")
-	if line > 0 {
-		return fmt.Sprintf("%s:%d", file, line)
-	}
-	return file
 }

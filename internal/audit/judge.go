@@ -140,7 +140,7 @@ func (j *judge) pipeline(p Pipeline) Row {
 	}
 	switch {
 	case row.Map == MapOther:
-		j.add("map.other", at, "builds %s, mapped to %s", row.builds(), j.Rules.Pipelines[row.Pipeline])
+		j.add("map.other", at, "builds %s, mapped to %s", row.Builds(), j.Rules.Pipelines[row.Pipeline])
 	case name.IsZero(): // no map can hold it
 	case row.Map == MapNo && j.Rules.Pipelines != nil:
 		j.add("map.missing", at, "")

@@ -88,14 +88,14 @@ func (p *printer) pipelines(r Report) {
 	var rows [][]string
 	for _, row := range r.Pipelines {
 		if row.Pipeline != "" {
-			rows = append(rows, []string{p.name(r, row.Pipeline), row.builds(), row.seen(), row.starts(), cmp.Or(row.Map, "-"), row.count(), cmp.Or(row.Worst, "-")})
+			rows = append(rows, []string{p.name(r, row.Pipeline), row.Builds(), row.Seen(), row.Starts(), cmp.Or(row.Map, "-"), row.Count(), cmp.Or(row.Worst, "-")})
 		}
 	}
 	if p.width < table {
 		for _, row := range rows {
 			p.wrap(row[0], "", "    ")
 			p.wrap(row[1], "  ", "    ")
-			text := row[2] + ", " + row[3] + ", map: " + row[4]
+			text := row[2] + ", forks: " + row[3] + ", map: " + row[4]
 			if row[5] != "-" {
 				text += ", sealed: " + row[5]
 			}
@@ -149,7 +149,8 @@ func (p *printer) name(r Report, slug string) string {
 	return escape.Text(strings.TrimPrefix(slug, r.Organization+"/"))
 }
 
-func (row Row) builds() string {
+// Builds is what a pipeline builds, for people.
+func (row Row) Builds() string {
 	switch {
 	case row.Repository != "":
 		return row.Repository
@@ -159,7 +160,8 @@ func (row Row) builds() string {
 	return "no repository"
 }
 
-func (row Row) seen() string {
+// Seen says by whom.
+func (row Row) Seen() string {
 	switch {
 	case row.Archived:
 		return "archived"
@@ -169,22 +171,24 @@ func (row Row) seen() string {
 	return "members"
 }
 
-// starts says what of a pull request's forks is built.
-func (row Row) starts() string {
+// Starts says what forks cause: builds of their pull requests, bare where their
+// branches have no prefix; or, as an event, a build whenever there is one more.
+func (row Row) Starts() string {
 	switch {
 	case row.Archived:
 		return "-"
 	case row.Forks && !row.Prefixed:
-		return "forks, bare"
+		return "bare"
 	case row.Forks:
-		return "forks"
+		return "yes"
 	case row.Mode == "fork":
-		return "on fork"
+		return "event"
 	}
-	return "no forks"
+	return "no"
 }
 
-func (row Row) count() string {
+// Count is how many sealed values it has.
+func (row Row) Count() string {
 	n := 0
 	for _, v := range row.Values {
 		if v.sealed() {
@@ -204,21 +208,12 @@ func severity(word string) Severity { return Severity(max(0, slices.Index(severi
 
 // values are the sealed ones.
 func (p *printer) values(r Report) {
-	for _, row := range r.Pipelines {
-		if len(row.Values) == 0 {
-			continue
-		}
-		holder := p.name(r, row.Pipeline)
-		if row.Pipeline == "" {
-			holder = cmp.Or(row.Repository, "the checkout "+escape.Text(row.Checkout))
-		}
+	for _, h := range r.holders(escape.Text) {
 		p.b.WriteString("\n")
-		p.wrap(holder+" holds", "", "  ")
-		for _, v := range row.Values {
+		p.wrap(h.Name+" holds", "", "  ")
+		for _, v := range h.Values {
 			p.wrap(escape.Text(v.Variable)+", "+Place{File: v.File, Line: v.Line, Steps: v.Steps}.text(), "  ", "    ")
-			if about := v.about(); about != "" {
-				p.wrap(about, "    ", "    ")
-			}
+			p.wrap(v.About(), "    ", "    ")
 		}
 	}
 }
@@ -229,8 +224,8 @@ var inWords = map[sealed.Form]string{
 	sealed.Malformed: "malformed", sealed.Other: "no sealed value", sealed.Empty: "empty",
 }
 
-// about says where a value opens, as its label claims. All of it is printable.
-func (s Shown) about() string {
+// About says where a value opens, as its label claims.
+func (s Shown) About() string {
 	if s.Form != sealed.Labelled {
 		return inWords[s.Form]
 	}
@@ -291,8 +286,8 @@ func (at Place) text() string {
 	return text
 }
 
-// inside tells whether a place is narrower than its pipeline.
-func (at Place) inside() bool {
+// Inside tells whether a place is narrower than its pipeline.
+func (at Place) Inside() bool {
 	return at.File != "" || at.Line > 0 || at.Variable != "" || len(at.Steps) > 0
 }
 
@@ -305,8 +300,8 @@ func (p *printer) findings(r Report) {
 				p.wrap(fmt.Sprintf("and %d more: --json and --html have all", len(f.Places)-many), "  ", "    ")
 				break
 			}
-			if at.row() == (Place{}).row() && at.What == "" && !at.inside() {
-				continue // the organization as a whole
+			if at.whole() {
+				continue
 			}
 			p.wrap(p.place(r, at), "  ", "    ")
 		}
@@ -325,7 +320,7 @@ func (p *printer) place(r Report, at Place) string {
 	case at.Checkout != "":
 		parts = append(parts, escape.Text(at.Checkout))
 	}
-	if at.inside() {
+	if at.Inside() {
 		inside := at.text()
 		if at.Variable != "" {
 			inside = escape.Text(at.Variable) + ", " + inside
