@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
@@ -120,18 +119,12 @@ const maxRecipients = 256 << 10
 
 // parseRecipients reads one recipient a line, each with its name behind a #.
 func parseRecipients(text, from string) (all []recipient, err error) {
-	n := 0
-	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
-		n++
-		key, site, _ := strings.Cut(line, "#")
-		if key = strings.TrimSpace(key); key == "" {
-			continue
-		}
-		r, err := envelope.ParseRecipient(key)
-		if err != nil {
-			return nil, refuse("one recipient (age1…) a line, then # and its name", "%s:%d: %s", escape.Text(from), n, err)
-		}
-		all = append(all, recipient{r, strings.TrimSpace(site), escape.Text(from)})
+	listed, line, err := envelope.ParseRecipients(text)
+	if err != nil {
+		return nil, refuse("one recipient (age1…) a line, then # and its name", "%s:%d: %s", escape.Text(from), line, err)
+	}
+	for _, r := range listed {
+		all = append(all, recipient{r.Recipient, r.Name, escape.Text(from)})
 	}
 	return all, nil
 }

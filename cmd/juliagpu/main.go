@@ -2,7 +2,7 @@
 // check, and writes what a person would otherwise look up.
 //
 // Standard output gets what was asked for and nothing else; errors and hints go to
-// standard error. It changes nothing but the policy that gpu resolve writes.
+// standard error. It changes nothing but the files that it is told to write.
 package main
 
 import (
@@ -71,6 +71,7 @@ func (p *program) commands() *cobra.Command {
 			Short: "which GPUs a job can reach",
 			Long:  "Finds out which GPUs a job can reach here, and writes down which it may.",
 		}, p.check(), p.policy(), p.resolve()),
+		p.audit(),
 		p.completion(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -29,6 +29,9 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew; read them in the diff")
 
 func TestMain(m *testing.M) {
+	if os.Getenv("JULIAGPU_TEST_AS_PROGRAM") != "" {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"juliagpu": main, "on-host": onHost})
 }
 

@@ -148,6 +148,9 @@ func TestJudge(t *testing.T) {
 		{"a trigger to a variable", func(f *Facts) { f.Pipelines[1].Steps = Read("", []byte("steps: [{trigger: $TARGET}]")) }, []string{"trigger.unknown"}, "starts $TARGET"},
 
 		{"broken steps", func(f *Facts) { f.Pipelines[1].Steps = Read("", []byte("steps: [")) }, []string{"steps.unread"}, "1: not YAML from about here on"},
+		{"more values than anybody has", func(f *Facts) {
+			f.Pipelines[1].Steps = Read("", []byte("steps: []\nx:\n"+strings.Repeat("- env: {SECRET_A: b}\n", maxValues+1)))
+		}, []string{"steps.unread"}, "more than 1000 SECRET_ variables"},
 		{"steps elsewhere", func(f *Facts) {
 			f.Pipelines[1].Steps = Read("", []byte("steps: [{command: buildkite-agent pipeline upload}]"))
 		}, []string{"steps.elsewhere"}, ""},

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -88,6 +89,9 @@ type Wasted struct {
 	Line     int    `json:"line,omitempty"` // of the entry
 }
 
+// maxValues of one text are held against each other. Nobody has as many.
+const maxValues = 1000
+
 // Read takes from a text what matters to secrets. A text that can't be read is a
 // fact, too.
 func Read(file string, text []byte) Text {
@@ -99,6 +103,10 @@ func Read(file string, text []byte) Text {
 	steps, stepsErr := pipeline.Steps(text)
 	if err = cmp.Or(err, stepsErr); err != nil {
 		t.Unread = err.Error() // of the file it holds names of steps alone
+		return t
+	}
+	if len(found) > maxValues {
+		t.Unread = fmt.Sprintf("more than %d SECRET_ variables", maxValues)
 		return t
 	}
 	for _, s := range found {

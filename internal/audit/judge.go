@@ -199,7 +199,7 @@ func (j *judge) texts(row Row, texts []Text) (all []Shown) {
 		for i, v := range t.Values {
 			all = append(all, j.shown(t, v))
 			at := at.of(t, v)
-			for _, p := range append(v.Problems(j.Now, known), twice[i]...) {
+			for _, p := range append(v.Problems(j.Now, known), twice[i][:min(1, len(twice[i]))]...) {
 				id, ok := ids[p.Kind]
 				if !ok {
 					continue

@@ -42,6 +42,30 @@ func ParseRecipient(s string) (Recipient, error) {
 	return Recipient{}, fmt.Errorf("%w: recipients begin with age1", ErrRecipient)
 }
 
+// A Listed recipient stands in a recipients' file.
+type Listed struct {
+	Recipient
+	Name string // the comment behind it; anyone's text
+}
+
+// ParseRecipients reads a recipients' file: one a line, each with its name behind
+// a #. line is where the error is, which is ParseRecipient's.
+func ParseRecipients(text string) (all []Listed, line int, err error) {
+	for text := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
+		line++
+		key, name, _ := strings.Cut(text, "#")
+		if key = strings.TrimSpace(key); key == "" {
+			continue
+		}
+		r, err := ParseRecipient(key)
+		if err != nil {
+			return nil, line, err
+		}
+		all = append(all, Listed{r, strings.TrimSpace(name)})
+	}
+	return all, 0, nil
+}
+
 // String returns the recipient as it was written.
 func (r Recipient) String() string { return r.text }
 

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -26,7 +25,13 @@ const (
 	perPage  = 100 // the API's most (docs: apis/rest-api#pagination)
 	maxPages = 200 // of an organization that has more we know only these
 	saveEach = 25  // single pipelines
-	patience = 5 * time.Minute
+)
+
+// Who waits learns soon that nobody answers; later on a limit may be used up, which
+// takes a minute to be free again.
+const (
+	patienceAtFirst = 20 * time.Second
+	patience        = 90 * time.Second
 )
 
 // A Reading is how far an organization has been read. It holds facts alone: no
@@ -56,16 +61,18 @@ func (r *Reading) Done() bool { return r.Next == 0 && len(r.Stepless) == 0 }
 // goes on from there.
 func (r *Reading) Read(ctx context.Context, client Client, told func() error) error {
 	path := "organizations/" + url.PathEscape(r.Organization) + "/pipelines"
+	wait := patienceAtFirst
 	for r.Next > 0 {
 		if r.Next > maxPages {
 			return fmt.Errorf("more than %d pipelines", maxPages*perPage)
 		}
 		var page []json.RawMessage
-		next, err := get(ctx, client, path, url.Values{"per_page": {strconv.Itoa(perPage)}, "page": {strconv.Itoa(r.Next)}}, &page)
+		next, err := get(ctx, client, wait, path, url.Values{"per_page": {strconv.Itoa(perPage)}, "page": {strconv.Itoa(r.Next)}}, &page)
 		if err != nil {
 			return err
 		}
 		r.Requests++
+		wait = patience
 		for _, answer := range page {
 			if err := r.add(answer); err != nil {
 				return err
@@ -79,15 +86,16 @@ func (r *Reading) Read(ctx context.Context, client Client, told func() error) er
 	for len(r.Stepless) > 0 {
 		slug := r.Stepless[0]
 		var answer json.RawMessage
-		_, err := get(ctx, client, path+"/"+url.PathEscape(slug), nil, &answer)
+		_, err := get(ctx, client, wait, path+"/"+url.PathEscape(slug), nil, &answer)
 		var api *restapi.Error
-		if errors.As(err, &api) && api.Status == http.StatusNotFound {
-			err, answer = nil, nil // gone since
+		if errors.As(err, &api) && !api.Outage {
+			err, answer = nil, nil // gone since, or of a name that can't be asked for
 		}
 		if err != nil {
 			return err
 		}
 		r.Requests++
+		wait = patience
 		i := slices.IndexFunc(r.Pipelines, func(p audit.Pipeline) bool { return p.Slug == slug })
 		if p, steps, err := audit.FromAPI(answer); err == nil && p.Slug == slug && steps {
 			r.Pipelines[i] = p
@@ -103,8 +111,8 @@ func (r *Reading) Read(ctx context.Context, client Client, told func() error) er
 }
 
 // get has a deadline of its own: the client waits for its limit within that.
-func get(ctx context.Context, client Client, path string, query url.Values, v any) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func get(ctx context.Context, client Client, wait time.Duration, path string, query url.Values, v any) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	return client.Get(ctx, path, query, v)
 }
