@@ -28,6 +28,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/replace"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/restapi"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
@@ -414,7 +415,7 @@ func (a *auditor) deliver(report audit.Report, facts audit.Facts) error {
 	if a.html != "" {
 		page, err := report.HTML()
 		if err == nil {
-			err = replaceFile(a.html, page)
+			err = replace.File(a.html, page, nil)
 		}
 		if err != nil {
 			return outage("", "--html: %s: %s", escape.Text(a.html), cause(err))
@@ -502,28 +503,6 @@ func readFile(path string, limit int64) ([]byte, error) {
 		err = errors.New("too large")
 	}
 	return text, err
-}
-
-// replaceFile writes a file, whole or not at all. It is private: who may read it is
-// for the person to say.
-func replaceFile(path string, text []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			tmp.Close()
-			os.Remove(tmp.Name())
-		}
-	}()
-	if _, err := tmp.Write(text); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
 }
 
 // A bar shows on a terminal how far something is, in one line that leaves nothing

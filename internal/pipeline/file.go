@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/replace"
 )
 
 // ErrChanged says that a file is not what was edited: somebody else wrote it in
@@ -35,36 +37,16 @@ func WriteFile(path string, edited, original []byte) (err error) {
 	}
 	f.Close()
 
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			tmp.Close()
-			os.Remove(tmp.Name())
+	return replace.File(path, edited, func(f *os.File) error {
+		keepOwner(f, info)
+		if err := f.Chmod(info.Mode().Perm()); err != nil {
+			return err
 		}
-	}()
-	if _, err := tmp.Write(edited); err != nil {
+		// Last, so that little time is left for another change.
+		now, err := os.ReadFile(path)
+		if err == nil && !bytes.Equal(now, original) {
+			err = fmt.Errorf("%s: %w", path, ErrChanged)
+		}
 		return err
-	}
-	keepOwner(tmp, info)
-	if err := tmp.Chmod(info.Mode().Perm()); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	// Last, so that little time is left for another change.
-	now, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(now, original) {
-		return fmt.Errorf("%s: %w", path, ErrChanged)
-	}
-	return os.Rename(tmp.Name(), path)
+	})
 }
