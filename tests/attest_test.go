@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/restserver"
 )
 
@@ -265,6 +266,26 @@ func testAPIDown(t *testing.T, m mode) {
 			log: []string{"SECRET_TOKEN: withheld: Buildkite's API could not be asked: ", "TOKEN: required by this step, and not granted: "}})
 		require.Len(t, r.Annotations, 1)
 	})
+}
+
+// TestCanceledWhileAsking: a job that is canceled while the API is asked leaves no
+// credential for what still runs of it, its hooks at the end, and nobody who asks.
+func TestCanceledWhileAsking(t *testing.T) {
+	t.Parallel()
+	h := newAttestingHost(t, direct, restserver.Good, "60s", "consume: true\n")
+	honest := states(h.build(restserver.Build{}))
+	h.api.Fail("", -1, restserver.Silent)
+	credentials := h.identityTexts()
+	require.Len(t, credentials, 2)
+	r, err := h.agent.Run(t.Context(), agenttest.Job{
+		ID: attestedJob, Command: "true", CancelOn: "environment hook",
+		Env: mergeEnv(honest, map[string]string{"SECRET_TOKEN": seal(t, h.to, "TOKEN", h.value, nil)}),
+	})
+	require.NoError(t, err)
+	require.Equal(t, "cancel", r.SignalReason, r.Text())
+	require.Len(t, h.api.Requests(), 1, "it was canceled in time")
+	require.Empty(t, h.identityTexts(), "the identity and the token are left")
+	h.search(r, nil, append(credentials, []byte(h.value)))
 }
 
 // TestAttestedPlugin: where the plugin does the whole job, it asks, too.

@@ -3,6 +3,8 @@ package grant
 import (
 	"context"
 	"errors"
+	"os/signal"
+	"syscall"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
@@ -14,6 +16,9 @@ import (
 // and judges it anew. id is the job's as the agent states it. It takes a second more
 // than the deadline at most (witness.Grace), and closes the process to its neighbours
 // before it reads the token.
+//
+// It may wait for a minute, in which a job can be canceled. Then it returns at once,
+// so that the credentials are still given up.
 func (c Case) Ask(config settings.Settings, uid int, id job.ID, attest string) Case {
 	if !c.Undecided {
 		return c
@@ -34,7 +39,9 @@ func (c Case) Ask(config settings.Settings, uid int, id job.ID, attest string) C
 	if c.job.Facts.Organization != a.Organization {
 		return c.Unattested("this agent's token is for the organization "+a.Organization, "see how this job was started", false)
 	}
-	attested, err := witness.Ask(context.Background(), attest, witness.Question{
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer stop()
+	attested, err := witness.Ask(ctx, attest, witness.Question{
 		URL: a.URL, Roots: a.Roots, Token: token, PerMinute: a.PerMinute, LimitFile: a.Limit,
 		Organization: a.Organization, Pipeline: c.job.Facts.Pipeline, Number: c.job.BuildNumber, Build: c.job.Build,
 		Job: id, Deadline: a.Deadline,
