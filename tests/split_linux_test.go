@@ -14,6 +14,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gate"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/restserver"
 )
 
 // around puts a shell script in the place of the one-line hook; $HOOK in it runs
@@ -249,6 +250,20 @@ func TestFreshContainer(t *testing.T) {
 			h.run(r)
 		})
 	}
+}
+
+// TestAttestedFreshContainer: where an earlier job may have left something running that
+// reads what root does, the token is not read, and nobody is asked.
+func TestAttestedFreshContainer(t *testing.T) {
+	t.Parallel()
+	h := newAttestingHost(t, split, restserver.Good, "20s", "")
+	text, err := os.ReadFile(filepath.Join(h.lib, "config.yml"))
+	require.NoError(t, err)
+	config := strings.Replace(string(text), "reason: a test's agent\n", "", 1)
+	require.NoError(t, os.WriteFile(filepath.Join(h.lib, "config.yml"), []byte(config), 0o644))
+	h.around("$HOOK && cp -p " + h.identities + "/* " + runFolder + " && $HOOK")
+	log := h.run(states(h.build(restserver.Build{})), "jobs on this agent have no users of their own, and this is not the first one here", 1) // the first one's
+	require.NotContains(t, log, "retry: 1", "another time is no better")
 }
 
 // TestUsers: the hand-off is the job's user's alone, and nothing is opened while a

@@ -134,14 +134,14 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	}
 	judged := grant.Judge(theJob, wish.Find(theJob.Plugins), h.config.Rules)
 	h.isolation(&judged)
-	judged, err := h.ask(judged, id)
+	notes, err := h.fresh(store, &judged)
 	if err != nil {
 		return h.fail(err, "")
 	}
-	user, notes, err := h.user(store, &judged)
-	if err != nil {
+	if judged, err = h.ask(judged, id); err != nil {
 		return h.fail(err, "")
 	}
+	user := h.user(judged)
 	if !h.config.Consume {
 		// They stay, beside this job too, whether it gets secrets or not: its own
 		// early processes must not find one that everybody can read.
@@ -176,16 +176,22 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	return statusGo
 }
 
-// user returns the user that the job runs as, and what every job has to say about
-// that. Where jobs have none of their own, what is left for one is within reach of
-// whatever an earlier one left running.
-func (h *hook) user(store handoff.Store, judged *grant.Case) (handoff.User, []string, error) {
+// user returns the user that the job runs as.
+func (h *hook) user(judged grant.Case) handoff.User {
+	if (h.config.Users == settings.Users{}) {
+		return handoff.User{UID: h.uid, GID: os.Getgid()}
+	}
+	own := h.config.Users.Of(judged.Verdict.Trusted)
+	return handoff.User{UID: own.UID, GID: own.GID}
+}
+
+// fresh returns what every job has to say about whom it runs beside. Where jobs have
+// no users of their own, what is left for one is within reach of whatever an earlier
+// one left running: then nobody is asked, either.
+func (h *hook) fresh(store handoff.Store, judged *grant.Case) ([]string, error) {
 	var notes []string
 	note := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
-	user := handoff.User{UID: h.uid, GID: os.Getgid()}
 	if (h.config.Users != settings.Users{}) {
-		own := h.config.Users.Of(judged.Verdict.Trusted)
-		user = handoff.User{UID: own.UID, GID: own.GID}
 		if h.config.Reason != "" {
 			note("mode split: %s", h.config.Reason)
 		}
@@ -193,7 +199,7 @@ func (h *hook) user(store handoff.Store, judged *grant.Case) (handoff.User, []st
 		first, err := store.First()
 		switch {
 		case err != nil:
-			return user, nil, err
+			return nil, err
 		case h.config.Reason != "":
 			note("mode split, without users of their own for jobs: %s", h.config.Reason)
 		case first:
@@ -206,7 +212,7 @@ func (h *hook) user(store handoff.Store, judged *grant.Case) (handoff.User, []st
 	if h.config.Isolation.Expect == settings.Host {
 		note("isolation expected of the host: %s", h.config.Isolation.Reason)
 	}
-	return user, notes, nil
+	return notes, nil
 }
 
 // isolation looks at the walls around this machine before anything of worth is read:
