@@ -49,7 +49,7 @@ func (s *Settings) readAttest(v strict.Value) error {
 				return err
 			}
 			a.Deadline, err = time.ParseDuration(text)
-			if err != nil || a.Deadline < time.Second || a.Deadline > 5*time.Minute {
+			if err != nil || a.Deadline < time.Second || a.Deadline > 5*time.Minute || a.Deadline%time.Millisecond != 0 {
 				return v.Errorf("write it as in 60s, 1s to 5m: a job waits no longer for its secrets", "not a deadline")
 			}
 			return nil

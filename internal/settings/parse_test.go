@@ -181,6 +181,7 @@ func TestParseErrors(t *testing.T) {
 		{"attest, no organization", "+attest: {token: /t}", "5:9: attest.organization: missing", "name the organization whose builds the token may read"},
 		{"attest, no slug", "+attest: {token: /t, organization: a/b}", "5:35: attest.organization: not an organization's slug", "take it from the organization's address, buildkite.com/organization"},
 		{"attest, the token itself", "+attest: {token: bkua_hunter2}", "5:17: attest.token: not an absolute, clean path", "write it from / on, without . or .. or a slash too many"},
+		{"attest, a deadline that no question takes", "+attest: {token: /t, organization: a, deadline: 1.0005s}", "5:48: attest.deadline: not a deadline", "write it as in 60s, 1s to 5m: a job waits no longer for its secrets"},
 		{"attest, an endless deadline", "+attest: {token: /t, organization: a, deadline: 1h}", "5:48: attest.deadline: not a deadline", "write it as in 60s, 1s to 5m: a job waits no longer for its secrets"},
 		{"attest, in the clear", "+attest: {token: /t, organization: a, api: \"http://127.0.0.1:1\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
 		{"attest, with a path", "+attest: {token: /t, organization: a, api: \"https://x/v2\"}", "5:43: attest.api: not the address of an API", "write it as in https://api.buildkite.com, or leave it out"},
