@@ -132,7 +132,7 @@ func (c *Client) judgeStatus(e *statusError, tries int) (said *Error, wait time.
 	said = &Error{Host: c.host, Status: e.status, Outage: true}
 	switch {
 	case e.status == http.StatusUnauthorized:
-		said.Cause, said.Hint = "the API token is not valid (401)", "the operator puts a new token in place: this one is wrong, revoked or expired"
+		said.Cause, said.Hint = "the API token is not valid (401)", "put a new token in place: this one is wrong, revoked or expired"
 	case e.status == http.StatusForbidden:
 		said.Cause, said.Hint = "the API token may not do that (403)", "the token needs the scopes read_builds and read_pipelines, this organization, and this machine among its allowed addresses"
 	case e.status == http.StatusNotFound:

@@ -20,7 +20,15 @@ import (
 // answer in time. One that lives longer is killed.
 const Grace = time.Second
 
-const hintMachine = "the agent's operator can mend this; another agent may do better"
+// What an operator, whom Ask's callers name, can do.
+const (
+	hintMachine = "see what is wrong with this machine; another may do better"
+	hintRelease = "all programs beside the hooks are of one release: install them again"
+)
+
+// statusUsage is that of an attest which does not understand the question, and of a
+// Go program that a bug ended.
+const statusUsage = 2
 
 // Ask starts attest, the program of that path, and returns what it says: an
 // attestation, or an error that is a *Refusal, at the latest a little more than
@@ -69,6 +77,8 @@ func Ask(ctx context.Context, program string, q Question) (*trust.Attestation, e
 		return nil, fault(hintMachine, "it was canceled")
 	case alive.Err() != nil:
 		return nil, fault(hintMachine, "it did not end within %s and was killed", q.Deadline+Grace)
+	case errors.As(err, &exit) && exit.ExitCode() == statusUsage:
+		return nil, fault(hintRelease, "it ended with %s", exit.ProcessState)
 	case errors.As(err, &exit):
 		return nil, fault(hintMachine, "it ended with %s", exit.ProcessState)
 	case err != nil:
@@ -79,7 +89,7 @@ func Ask(ctx context.Context, program string, q Question) (*trust.Attestation, e
 	case err != nil && stdout.text.Len() == 0:
 		return nil, fault(hintMachine, "it says nothing")
 	case err != nil:
-		return nil, fault("all programs beside the hooks are of one release: install them again", "its answer is %v", err)
+		return nil, fault(hintRelease, "its answer is %v", err)
 	case answer.Refusal != nil:
 		return nil, answer.Refusal
 	}

@@ -81,6 +81,7 @@ func TestAskFails(t *testing.T) {
 		path   func(*testing.T) string
 		ask    func(*Question)
 		reason string
+		hint   string // empty: any
 		noted  bool
 	}{
 		{name: "not there", path: func(*testing.T) string { return "/nowhere/attest" }, reason: "attest: /nowhere/attest is not there"},
@@ -114,6 +115,7 @@ func TestAskFails(t *testing.T) {
 		{name: "another release's", path: func(t *testing.T) string { return prints(t, `{"version":2}`) }, reason: "attest: its answer is not what this release writes"},
 		{name: "too much", path: func(t *testing.T) string { return program(t, "exec yes bkua_hunter2") }, reason: "attest: it says more than 1 MiB"},
 		{name: "it fails", path: func(t *testing.T) string { return program(t, "cat >/dev/null; echo bkua_hunter2 >&2; exit 3") }, reason: "attest: it ended with exit status 3"},
+		{name: "another release", path: func(t *testing.T) string { return program(t, "cat >/dev/null; exit 2") }, reason: "attest: it ended with exit status 2", hint: "all programs beside the hooks are of one release: install them again"},
 		{name: "an answer, and it fails", path: func(t *testing.T) string { return program(t, "cat <<'.'\n"+good+"\n.\nexit 1") }, reason: "attest: it ended with exit status 1"},
 		{name: "it is killed", path: func(t *testing.T) string { return program(t, "kill -9 $$") }, reason: "attest: it ended with signal: killed"},
 		{name: "it hangs", path: func(t *testing.T) string { return program(t, "exec sleep 100") }, reason: "attest: it did not end within 1.3s and was killed",
@@ -139,6 +141,8 @@ func TestAskFails(t *testing.T) {
 			assert.Contains(t, r.Reason, tt.reason)
 			assert.Equal(t, !tt.noted, r.Outage)
 			assert.NotEmpty(t, r.Hint)
+			assert.Contains(t, r.Hint, tt.hint)
+			assert.NotContains(t, r.Hint, "operator", "grant says whom it is for")
 			assert.NotContains(t, r.Reason+r.Hint, "hunter2")
 			assert.True(t, isPlain(r.Reason))
 			assert.NoError(t, ctx.Err())
