@@ -85,7 +85,8 @@ type row struct {
 var rows = []row{
 	{number: 1, no: missing, hint: "the agent's server states these facts; see how this job was started"},
 	{number: 2, no: contradictory, hint: "the agent's server states these facts; see how this job was started"},
-	{number: 3, no: otherRepository, hint: "the operator's configuration maps pipelines to repositories; correct the one that is wrong"},
+	{number: 3, no: otherRepository, hint: "the operator's configuration maps pipelines to repositories; correct the one that is wrong",
+		hintAttested: "see how this job was started, and which repository the operator's configuration maps this pipeline to"},
 	{number: 4, no: noHead, hint: "a pull request's build gets secrets only when it states where the request is from"},
 	{number: 5, no: fork, hint: "expected for forks; a maintainer can push the branch to the repository"},
 	{number: 6, no: forkByHand, hint: "push the commit to a branch of the repository and build that"},
