@@ -40,16 +40,16 @@ func exposed(config settings.Settings) []gpu.Finding {
 	if config.Users == (settings.Users{}) { // direct mode, or split where jobs must be the agent's own user
 		accepted = gpu.Info
 	}
-	for _, file := range config.Identities {
+	for _, file := range config.Credentials() {
 		if unix.Access(file.Path, unix.R_OK) != nil {
 			continue
 		}
 		if config.Consume {
-			add(gpu.Deny, "the identity "+escape.Text(file.Path)+" should be gone by now, and this job can read it",
+			add(gpu.Deny, "the "+file.Kind+" "+escape.Text(file.Path)+" should be gone by now, and this job can read it",
 				"put it into a tmpfs directory of the container, which the unit fills at each start, and see the group Secrets above")
 			continue
 		}
-		add(accepted, "this job can read the identity "+escape.Text(file.Path),
+		add(accepted, "this job can read the "+file.Kind+" "+escape.Text(file.Path),
 			"chown root:root and chmod 600 it, and run jobs as another user")
 	}
 	// Of this job nothing is left, and others are out of reach: only who may list

@@ -70,6 +70,8 @@ func TestExposed(t *testing.T) {
 	require.Equal(t, []string{"info: this job can read the identity " + path + "; mode direct: no forks"}, identities())
 	config.Consume = true
 	require.Equal(t, []string{"deny: the identity " + path + " should be gone by now, and this job can read it"}, identities())
+	config.Identities, config.Attest.Token = nil, path
+	require.Equal(t, []string{"deny: the API token " + path + " should be gone by now, and this job can read it"}, identities())
 }
 
 // TestToken: the agent's registration token in a process's environment or
