@@ -136,6 +136,9 @@ func testAttested(t *testing.T, m mode) {
 	lie("another source", restserver.Build{Source: "api"}, nil, "the job states webhook for BUILDKITE_SOURCE"+says+"api")
 	lie("another repository", restserver.Build{}, map[string]string{"BUILDKITE_REPO": "https://github.com/JuliaGPU/AMDGPU.jl"}, "Buildkite says that pipeline juliagpu/cuda-dot-jl builds github.com/juliagpu/cuda.jl, but this job states github.com/juliagpu/amdgpu.jl")
 
+	lie("a fork that says it is all there is", restserver.Build{Branch: "mallory:fix", PullRequest: forkRequest}, mergeEnv(fork, map[string]string{"BUILDKITE_REPO": "https://github.com/mallory/CUDA.jl"}),
+		"Buildkite says that pipeline juliagpu/cuda-dot-jl builds github.com/juliagpu/cuda.jl, but this job states github.com/mallory/cuda.jl")
+
 	// Another's build: this job is not in it.
 	h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 8, Jobs: []restserver.Job{{ID: restserver.RandomID(), State: "running"}}})
 	h.run(mergeEnv(honest, map[string]string{"BUILDKITE_BUILD_NUMBER": "8", "BUILDKITE_BUILD_ID": ""}), "Buildkite's API does not attest this build: ", 1)

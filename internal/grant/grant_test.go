@@ -149,6 +149,16 @@ func TestAttestation(t *testing.T) {
 		})
 	}
 
+	// A fork that says it is all there is can have somebody ask, but where the operator
+	// says what there is.
+	alone := fork
+	alone.Facts.Repo = alone.Facts.PullRequestRepo
+	require.True(t, Judge(alone, wish.Wishes{}, trust.Rules{Attest: true}).Undecided)
+	cuda, err := repo.Parse("github.com/juliagpu/cuda.jl")
+	require.NoError(t, err)
+	require.False(t, Judge(alone, wish.Wishes{}, trust.Rules{Attest: true, Pipelines: map[string]repo.Name{"juliagpu/cuda": cuda}}).Undecided)
+	require.False(t, Judge(alone, wish.Wishes{}, trust.Rules{Attest: true, Repositories: []trust.Pattern{"github.com/juliagpu/*"}}).Undecided)
+
 	c := Judge(push, wish.Wishes{}, trust.Rules{Attest: true})
 	yes := c.Attested(&trust.Attestation{Build: facts})
 	require.True(t, yes.Verdict.Trusted && yes.Wanted() && !yes.Undecided && !yes.Outage)
