@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,8 +25,9 @@ type check struct {
 	why   string
 	// all says how findings with the same remedy are said at once: a format for
 	// the list. Empty: each for itself.
-	all string
-	run func(*world) []found
+	all  string
+	most int // how many of these are named; 0: 16
+	run  func(*world) []found
 }
 
 // A subject is what a check is about, and so what silences it.
@@ -187,7 +189,7 @@ func (c check) findings(w *world, waivers []Waiver, used []bool) []Finding {
 			whats, matches = append(whats, one.what), append(matches, one.match)
 		}
 		one := together[0]
-		one.what, one.match = fmt.Sprintf(c.all, strings.Join(first(whats, 16), ", ")), strings.Join(matches, ", ")
+		one.what, one.match = fmt.Sprintf(c.all, strings.Join(first(whats, cmp.Or(c.most, 16)), ", ")), strings.Join(matches, ", ")
 		findings = slices.Insert(findings, 0, c.finding(w, one))
 	}
 	return findings

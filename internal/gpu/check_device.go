@@ -653,9 +653,10 @@ func gpuLeftover(w *world) []found {
 	return all
 }
 
+// first are the first n, and how many there are besides.
 func first(words []string, n int) []string {
-	if len(words) > n {
-		return append(slices.Clone(words[:n]), "…")
+	if more := len(words) - n; more > 0 {
+		return append(slices.Clone(words[:n]), fmt.Sprintf("and %d more", more))
 	}
 	return words
 }

@@ -612,6 +612,29 @@ func TestHostMountsOfAnotherUserNamespace(t *testing.T) {
 	}
 }
 
+// Many mounts make one line that a person reads: the first three with all of their
+// evidence, and how many there are. Programs get the places of all.
+func TestHostMountsAreMany(t *testing.T) {
+	s := healthy()
+	for _, dir := range []string{"a", "b", "c", "d", "e"} {
+		s.mount(procfs.Mount{Device: "8:1", Root: "/home/" + dir, Point: "/" + dir, Options: []string{"rw"}, Type: "ext4", Source: "/dev/sda1"})
+	}
+	r := Check(s.Facts, s.Demand)
+	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.ID == "host.mounts" })
+	require.GreaterOrEqual(t, i, 0)
+	require.Equal(t, "the host's files are in reach: /a is of the host's /home (ext4 /home/a of /dev/sda1, rw), /b is of the host's /home (ext4 /home/b of /dev/sda1, rw), "+
+		"/c is of the host's /home (ext4 /home/c of /dev/sda1, rw), and 2 more", r.Findings[i].What)
+	require.Equal(t, "/a, /b, /c, /d, /e", r.Findings[i].Match)
+
+	for _, dir := range []string{"/a", "/b"} { // who waives two sees the others
+		s.Policy.Waivers = append(s.Policy.Waivers, Waiver{ID: "host.mounts", Match: dir, Reason: "caches of one trust level"})
+	}
+	all := strings.Join(Check(s.Facts, s.Demand).Lines(), "\n")
+	require.Contains(t, all, "host.mounts: the host's files are in reach: /c is ")
+	require.Contains(t, all, "/e is ")
+	require.NotContains(t, all, " more")
+}
+
 // An engine hides some files of /proc behind its own /dev/null (runc's
 // maskedPaths); somebody else's tmpfs is not taken for that.
 func TestMaskedPaths(t *testing.T) {

@@ -38,7 +38,7 @@ var checks = []check{
 	{id: "host.block", severity: Deny, early: true, about: container, waive: ever, run: hostBlock, needs: []Source{FromDevices},
 		why: "a job can read the host's disks or reach its kernel", all: "the kernel lets this container open %s"},
 	{id: "host.mounts", severity: Deny, early: true, about: container, waive: ever, run: hostMounts, needs: []Source{FromMounts},
-		why: "a job reads or changes files that the host, or other agents, rely on", all: "the host's files are in reach: %s"},
+		why: "a job reads or changes files that the host, or other agents, rely on", all: "the host's files are in reach: %s", most: 3},
 
 	// The agent's own GPU.
 	{id: "gpu.identity", severity: Deny, early: true, about: device, machine: true, run: problemsOf("gpu.identity"), needs: []Source{FromNVIDIA},
