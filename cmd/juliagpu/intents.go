@@ -31,12 +31,14 @@ func readIntents(folder string) ([]gpu.Intent, error) {
 	var all []gpu.Intent
 	for _, e := range entries {
 		path := filepath.Join(folder, e.Name(), "gpu.yml")
-		text, err := readTrusted(path)
+		text, err := readTrusted(path) // first: who could take it away could hide it
 		switch {
-		case strings.HasPrefix(e.Name(), "."), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		case strings.HasPrefix(e.Name(), "."), absent(path, err):
 			continue // no agent's, or one whose policy is written by hand
-		case errors.As(err, new(*fs.PathError)):
+		case errors.Is(err, fs.ErrPermission):
 			return nil, refuse("run it as root, on the host", "%s: %s", escape.Text(path), cause(err))
+		case errors.As(err, new(*fs.PathError)):
+			return nil, refuse("mend it or take it away: it may be about the same GPU", "%s: %s", escape.Text(path), cause(err))
 		case err != nil:
 			return nil, err
 		case !gpu.IsAgent(e.Name()):
@@ -57,13 +59,33 @@ func readIntents(folder string) ([]gpu.Intent, error) {
 	return all, nil
 }
 
+// absent tells whether an error of readTrusted's says that nothing is at a path. A
+// link to what is not there now is something, and may be about any GPU.
+func absent(path string, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return false
+	}
+	_, folderErr := os.Stat(filepath.Dir(path))
+	_, linkErr := os.Readlink(path)
+	return folderErr == nil && linkErr != nil
+}
+
+// distrusted is the refusal of a file that somebody else could have changed.
+func distrusted(err *rootfile.Error) error {
+	hint := err.Hint()
+	if hint != "" {
+		hint = escape.Text(hint)
+	}
+	return refuse(hint, "%s", escape.Text(err.Error()))
+}
+
 // readTrusted reads an operator's file that nobody else could have changed. The
 // error is what open(2) says, or a refusal.
 func readTrusted(path string) ([]byte, error) {
 	file, _, err := rootfile.Open(path, rootfile.Rule{User: os.Getuid()})
 	var untrusted *rootfile.Error
 	if errors.As(err, &untrusted) {
-		return nil, refuse(escape.Text(untrusted.Hint()), "%s", escape.Text(err.Error()))
+		return nil, distrusted(untrusted)
 	}
 	if err != nil {
 		return nil, err

@@ -296,6 +296,18 @@ func TestSummary(t *testing.T) {
 	require.Equal(t, strings.Join(lines, "\n")+"\n", narrow(lines, 0))
 }
 
+// TestOthers: a slip in an agent's name prints no book.
+func TestOthers(t *testing.T) {
+	var all []gpu.Intent
+	require.Empty(t, others(all))
+	for i := range 18 {
+		all = append(all, gpu.Intent{Agent: fmt.Sprint("a", i)})
+	}
+	require.Equal(t, "; there are a0, a1", others(all[:2]))
+	require.True(t, strings.HasSuffix(others(all[:16]), ", a14, a15"))
+	require.True(t, strings.HasSuffix(others(all), ", a14, a15, and 2 more"))
+}
+
 // TestNoPolicy: a guess is worse than none.
 func TestNoPolicy(t *testing.T) {
 	for want, change := range map[string]func(*gpu.Facts){

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
@@ -141,9 +142,13 @@ func divides(i gpu.Intent) bool {
 
 // others names the agents that there are.
 func others(intents []gpu.Intent) string {
+	const most = 16
 	var names []string
-	for _, i := range intents {
+	for _, i := range intents[:min(len(intents), most)] {
 		names = append(names, i.Agent)
+	}
+	if more := len(intents) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
 	}
 	if len(names) == 0 {
 		return ""
@@ -182,7 +187,7 @@ func smiRefusal(path string, err error) error {
 	var untrusted *rootfile.Error
 	switch {
 	case errors.As(err, &untrusted):
-		return refuse(escape.Text(untrusted.Hint()), "%s", escape.Text(err.Error()))
+		return distrusted(untrusted)
 	case errors.Is(err, fs.ErrNotExist):
 		return lacking("install the driver's tools", "%s is not there", escape.Text(path))
 	case errors.As(err, &status):
@@ -257,11 +262,18 @@ func writePolicy(path, text string) error {
 	var untrusted *rootfile.Error
 	switch {
 	case errors.As(err, &untrusted):
-		return refuse(escape.Text(untrusted.Hint()), "%s", escape.Text(err.Error()))
-	case errors.Is(err, fs.ErrPermission):
-		return lacking("run it as root, on the host", "%s: %s", escape.Text(path), cause(err))
-	case err != nil:
-		return lacking("name a file with --out, in a folder on this host", "%s: %s", escape.Text(path), cause(err))
+		return distrusted(untrusted)
+	case err == nil:
+		return nil
 	}
-	return nil
+	hint := "name a file with --out, in a folder on this host"
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		hint = "run it as root, on the host"
+	case errors.Is(err, unix.EISDIR):
+		hint = "remove it: Docker makes a folder where a file is missing that it is to mount, so the container was started before this was run"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		hint = "make room there: the older policy stays until there is some"
+	}
+	return lacking(hint, "%s: %s", escape.Text(path), cause(err))
 }

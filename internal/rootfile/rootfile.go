@@ -144,7 +144,7 @@ func closeNode(n *node) {
 func (w *walk) run() (file node, at string, err error) {
 	file, at, err = w.to(w.path)
 	if err == nil && !file.is(unix.S_IFREG) { // judge lets no other kind pass
-		err = &Error{Path: w.path, At: at, Cause: "a directory, not a file"}
+		err = &Error{Path: w.path, At: at, Cause: "a directory, not a file", hint: "remove it: Docker makes one where a file is missing that it is to mount"}
 	}
 	return file, at, err
 }
@@ -254,7 +254,7 @@ func (w *walk) judge(n node, at string) error {
 		}
 		return nil
 	case !n.is(unix.S_IFREG):
-		return bad("", "not a regular file")
+		return bad("put a file in its place", "not a regular file")
 	case perm&0o022 != 0:
 		return bad("chmod go-w "+at, "mode %#o, writable by %s", perm, whom(perm&0o022))
 	case w.rule.Private && perm&0o077 != 0:

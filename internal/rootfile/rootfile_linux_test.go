@@ -28,6 +28,24 @@ func TestWriteForbidden(t *testing.T) {
 	require.Empty(t, tr.names("d"))
 }
 
+// TestWriteFull: where there is no room the older file stays, and nothing else.
+func TestWriteFull(t *testing.T) {
+	need.Root(t, "to mount")
+	tr := newTree(t)
+	tr.folder("small", 0, 0o755)
+	runtime.LockOSThread() // as in TestOverflowUser
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		need.Skip(t, "needs a machine that may mount: "+err.Error())
+	}
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	require.NoError(t, unix.Mount("tmpfs", tr.path("small"), "tmpfs", 0, fmt.Sprintf("mode=755,size=%d", 2*os.Getpagesize())))
+	t.Cleanup(func() { unix.Unmount(tr.path("small"), 0) })
+	require.NoError(t, Write(tr.path("small/f"), []byte("older"), us))
+	require.ErrorIs(t, Write(tr.path("small/f"), make([]byte, 2*os.Getpagesize()), us), unix.ENOSPC)
+	require.Equal(t, []string{"f"}, tr.names("small"))
+	tr.has("small/f", "older")
+}
+
 // TestOverflowUser opens a file of the user that stands for all unknown ones,
 // as a user-namespaced container sees its host's: only from a read-only mount.
 func TestOverflowUser(t *testing.T) {
