@@ -122,6 +122,32 @@ func TestAttestAlone(t *testing.T) {
 	require.Contains(t, string(out), "attest: error: the hooks start this program")
 }
 
+// TestAttestOrphan: whoever asked was killed, and nobody holds the token any more.
+func TestAttestOrphan(t *testing.T) {
+	dir, _ := programs(t)
+	s, _, q := newAPI(t, restserver.Good)
+	asked, gone := make(chan struct{}), make(chan struct{})
+	s.Fail("", 1, func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+		close(gone)
+	})
+	text, err := q.Marshal()
+	require.NoError(t, err)
+	question := filepath.Join(t.TempDir(), "question")
+	require.NoError(t, os.WriteFile(question, text, 0o600))
+	hook := exec.CommandContext(t.Context(), "/bin/sh", "-c", `env -i "$0" <"$1" >/dev/null & wait`, filepath.Join(dir, "attest"), question)
+	require.NoError(t, hook.Start())
+	<-asked
+	require.NoError(t, hook.Process.Kill())
+	hook.Wait()
+	select {
+	case <-gone:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it asks on")
+	}
+}
+
 // TestAttestTogether: many who ask at once share one limit.
 func TestAttestTogether(t *testing.T) {
 	dir, _ := programs(t)

@@ -29,7 +29,17 @@ const (
 
 func main() {
 	debug.SetMemoryLimit(64 << 20)
+	go endWith(os.Getppid())
 	os.Exit(run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// endWith ends the program when its hook has ended without it: the agent, or a lack of
+// memory, may kill a hook, and the token is held for nobody then.
+func endWith(hook int) {
+	for os.Getppid() == hook {
+		time.Sleep(100 * time.Millisecond)
+	}
+	os.Exit(statusMachine)
 }
 
 // run is the whole program. Its status is 0 when it has written an answer, a refusal
