@@ -272,6 +272,8 @@ func writePolicy(path, text string) error {
 		hint = "run it as root, on the host"
 	case errors.Is(err, unix.EISDIR):
 		hint = "remove it: Docker makes a folder where a file is missing that it is to mount, so the container was started before this was run"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "another run for the same file was quicker, and the policy there is its: run this again"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		hint = "make room there: the older policy stays until there is some"
 	}

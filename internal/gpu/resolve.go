@@ -120,7 +120,7 @@ type spot struct {
 func (s spot) words() string {
 	switch {
 	case s.gi >= 0:
-		return fmt.Sprintf("slice %s (gi%d/ci%d of %s)", cmp.Or(escape.Text(s.mig), "MIG-?"), s.gi, s.ci, escape.Text(s.pci))
+		return fmt.Sprintf("slice %s (gi%d/ci%d of %s)", escape.Text(cmp.Or(s.mig, "MIG-?")), s.gi, s.ci, escape.Text(s.pci))
 	case s.several:
 		return fmt.Sprintf("the GPU at %s, renderD%d", escape.Text(s.pci), s.render)
 	}

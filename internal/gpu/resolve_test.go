@@ -165,6 +165,10 @@ func TestResolveChanged(t *testing.T) {
 		// Gone.
 		{"whole", "its GPU is gone", func(h *hall) { h.NVIDIA.GPUs = h.NVIDIA.GPUs[:1]; h.SMI = h.SMI[:1] }, "",
 			"GPU " + ownUUID + " is not on this host, which has GPU " + slicedUUID + " at 0000:01:00.0, slice " + slice2a + " (gi2/ci0 of 0000:01:00.0) of agent part, slice " + slice2b + " (gi2/ci1 of 0000:01:00.0), slice " + slice9, machine},
+		{"whole", "its GPU is gone, and nobody asked for slices' names", func(h *hall) {
+			h.NVIDIA.GPUs = h.NVIDIA.GPUs[:1]
+			h.SMI = []Listing{{PCI: slicedPCI, UUID: slicedUUID, MIG: true, Slices: []Slice{{"", 9, 0}}}}
+		}, "", "slice MIG-? (gi9/ci0 of 0000:01:00.0)", machine},
 		{"whole", "all are gone", func(h *hall) { h.NVIDIA.GPUs = nil; h.SMI = nil }, "", "which has no GPU with a driver of nvidia's", machine},
 		{"whole", "the driver is gone", func(h *hall) { h.NVIDIA = NVIDIA{}; h.Listed, h.SMI = false, nil }, "", "which has no NVIDIA driver that is loaded", machine},
 		{"whole", "a directory was not read", func(h *hall) { h.NVIDIA.GPUs = nil; h.Unread[FromNVIDIA] = "permission\x1bdenied" }, "", `not all was read: /proc/driver/nvidia: "permission\x1bdenied"`, machine},

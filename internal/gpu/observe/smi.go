@@ -308,11 +308,11 @@ func (r runner) run(args ...string) ([]byte, error) {
 	return out.text.Bytes(), nil
 }
 
-// said is the first two lines that are for people.
+// said is the first lines that are for people: one for each GPU that is lost.
 func said(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "<") && len(lines) < 2 {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "<") && len(lines) < 32 {
 			lines = append(lines, line)
 		}
 	}
