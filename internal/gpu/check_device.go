@@ -733,7 +733,7 @@ func policyStale(w *world) []found {
 	if w.Policy.Resolved == nil {
 		return nil // a policy written by hand is for any boot
 	}
-	fix := []string{"in buildkite-agent@.service: ExecStartPre=/usr/bin/juliagpu gpu resolve --agent %i", "now: systemctl restart buildkite-agent@AGENT"}
+	fix := []string{"in buildkite-agent@.service: ExecStartPre=+/usr/bin/juliagpu gpu resolve --agent %i", "now: systemctl restart buildkite-agent@AGENT"}
 	if w.Policy.Resolved.BootID == w.BootID {
 		if was, is := w.Policy.Resolved.Driver, w.NVIDIA.Driver; was != "" && is != "" && was != is {
 			return []found{{what: "the policy was resolved with the NVIDIA driver " + escape.Text(was) + ", and this is " + escape.Text(is), fix: fix}}
