@@ -142,6 +142,13 @@ func testAttested(t *testing.T, m mode) {
 	// Another's build: this job is not in it.
 	h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 8, Jobs: []restserver.Job{{ID: restserver.RandomID(), State: "running"}}})
 	h.run(mergeEnv(honest, map[string]string{"BUILDKITE_BUILD_NUMBER": "8", "BUILDKITE_BUILD_ID": ""}), "Buildkite's API does not attest this build: ", 1)
+	// And the job says that it were.
+	theirs := h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 8, Jobs: []restserver.Job{{ID: restserver.RandomID(), State: "running"}}})
+	said, requests := "Buildkite's API does not attest this build: build 8 of juliagpu/cuda-dot-jl has no running job "+attestedJob, 1
+	if m == split { // which sees it beside the agent's word
+		said, requests = "the job states BUILDKITE_JOB_ID="+theirs.Jobs[0].ID+", but the agent "+attestedJob, 0
+	}
+	h.run(mergeEnv(states(theirs), map[string]string{"BUILDKITE_JOB_ID": theirs.Jobs[0].ID}), said, requests)
 	// Its own, but it is over.
 	over := h.api.AddBuild(restserver.Build{Pipeline: "cuda-dot-jl", Number: 7, Jobs: []restserver.Job{{ID: attestedJob, State: "passed"}}})
 	h.run(states(over), "Buildkite's API does not attest this build: ", 1)
@@ -221,6 +228,17 @@ func testLaundering(t *testing.T, m mode) {
 	ask(restserver.Build{TriggeredBy: last}, "Buildkite's API does not attest this build: ", 10)
 	t.Log("no such parent")
 	ask(restserver.Build{TriggeredBy: &restserver.Build{Pipeline: "cuda-jl", Number: 4711, ID: restserver.RandomID()}}, "Buildkite's API does not attest this build: ", 2)
+}
+
+func TestAttestedIsolation(t *testing.T) { inEachMode(t, testAttestedIsolation) }
+
+// Where a neighbour could read it, the token is not read, and nobody is asked.
+func testAttestedIsolation(t *testing.T, m mode) {
+	h := newAttestingHost(t, m, restserver.Good, "20s", noPolicy)
+	h.host.run(row{id: attestedJob, env: states(h.build(restserver.Build{})), status: 1, noOpen: []string{h.value},
+		secrets: map[string]string{"SECRET_TOKEN": seal(t, h.to, "TOKEN", h.value, nil)},
+		log:     []string{"SECRET_TOKEN: withheld: no secret is opened in this container: policy.trust: "}})
+	require.Empty(t, h.api.Requests())
 }
 
 func TestAPIDown(t *testing.T) { inEachMode(t, testAPIDown) }

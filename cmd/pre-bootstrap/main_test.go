@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/grant"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
@@ -80,6 +82,18 @@ func TestDeadline(t *testing.T) {
 	h.endAfter(time.Microsecond, func(n int) { status <- n })
 	require.Equal(t, statusMachine, <-status)
 	require.Contains(t, log.String(), "pre-bootstrap: error: no end in time")
+}
+
+// TestDeadlineOfAsking: the hook's own time does not run out while the API has more.
+func TestDeadlineOfAsking(t *testing.T) {
+	h := hook{log: io.Discard, config: settings.Settings{Attest: settings.Attest{Token: t.TempDir() + "/nowhere", Deadline: time.Hour}}}
+	ended := make(chan int, 1)
+	h.endAfter(200*time.Millisecond, func(status int) { ended <- status })
+	defer h.end.Stop()
+	_, err := h.ask(grant.Case{Undecided: true}, job.ID{})
+	require.NoError(t, err)
+	time.Sleep(300 * time.Millisecond)
+	require.Empty(t, ended)
 }
 
 // TestFail: joined errors are a line each, and an error's own hint comes first.

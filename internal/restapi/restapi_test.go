@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -284,6 +285,26 @@ func TestNew(t *testing.T) {
 		_, err := New(Server{Default, roots}, "token", Limit{})
 		require.ErrorContains(t, err, "api.buildkite.com: its roots: ", roots)
 	}
+}
+
+// TestElsewhere: whatever a library asks for, only the server gets it, with its token.
+func TestElsewhere(t *testing.T) {
+	s, other := start(t, restserver.Good), start(t, restserver.Good)
+	transport, err := newTransport(strings.TrimPrefix(s.URL, "https://"), other.Roots)
+	require.NoError(t, err)
+	for _, change := range []func(*http.Request){
+		func(r *http.Request) {},
+		func(r *http.Request) { r.URL.Host = transport.host; r.URL.Scheme = "http" },
+		func(r *http.Request) { r.URL.Host = transport.host; r.Host = "example.org" },
+	} {
+		request, err := http.NewRequest(http.MethodGet, other.URL+"/v2/"+path, nil)
+		require.NoError(t, err)
+		change(request)
+		_, err = transport.RoundTrip(request)
+		require.ErrorIs(t, err, errElse)
+	}
+	require.Empty(t, slices.Concat(s.Requests(), other.Requests()))
+	require.Nil(t, transport.http.Proxy, "one from the environment would not count for loopback")
 }
 
 func TestPath(t *testing.T) {

@@ -145,6 +145,10 @@ var cases = []struct {
 	{name: "7 chain of another repository", claimed: triggeredPush, attested: attest(triggeredPush, other), row: 7, reason: "gpuarrays"},
 	{name: "7 trusted pair", claimed: triggeredPush, attested: attest(triggeredPush, other),
 		rules: Rules{Triggers: []Trigger{{name("github.com/juliagpu/gpuarrays.jl"), name("github.com/juliagpu/cuda.jl")}}}, row: 11},
+	{name: "7 trusted pair, of which one was renamed", claimed: triggeredPush, attested: attest(triggeredPush, with(other, func(f *job.Facts) { f.Repo = "https://github.com/JuliaGPU/Arrays.jl" })),
+		rules: Rules{
+			Aliases:  map[repo.Name]repo.Name{name("github.com/juliagpu/arrays.jl"): name("github.com/juliagpu/gpuarrays.jl")},
+			Triggers: []Trigger{{name("github.com/juliagpu/gpuarrays.jl"), name("github.com/juliagpu/cuda.jl")}}}, row: 11},
 	{name: "7 trusted pair the other way round", claimed: triggeredPush, attested: attest(triggeredPush, other),
 		rules: Rules{Triggers: []Trigger{{name("github.com/juliagpu/cuda.jl"), name("github.com/juliagpu/gpuarrays.jl")}}}, row: 7},
 
@@ -190,6 +194,8 @@ var cases = []struct {
 	{name: "9 another tag", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Tag = "v1" })), row: 9},
 	{name: "9 another source", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Source = "ui" })), row: 9},
 	{name: "9 a rebuild, says only the API", claimed: push, attested: rebuilt(rebuild, attest(push)), row: 9},
+	{name: "9 a rebuild, says only the API, and all else agrees", claimed: with(rebuild, func(f *job.Facts) { f.RebuiltFrom = "" }), attested: rebuilt(rebuild, attest(push)),
+		row: 9, reason: "the job states nothing for BUILDKITE_REBUILT_FROM_BUILD_ID, but Buildkite's API 0180"},
 	{name: "9 a rebuild, says only the job", claimed: rebuild, attested: attest(push), row: 7, reason: "not known"},
 	{name: "9 another commit", claimed: push, attested: attest(with(push, func(f *job.Facts) { f.Commit = strings.Repeat("0", 40) })), row: 9, reason: "BUILDKITE_COMMIT"},
 	{name: "9 a commit that is resolved since", claimed: with(push, func(f *job.Facts) { f.Commit = "HEAD" }), attested: attest(push), row: 11},
