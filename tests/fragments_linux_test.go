@@ -103,37 +103,37 @@ func (y yard) flags(t *testing.T, k kind, lines []line) (flags []string, files s
 	t.Helper()
 	files = k.all
 	nvidia, visible := false, "all" // an image of CUDA's says so where the service does not
-	for _, l := range lines {
+	of := func(l line) []string {
 		switch l.key {
 		case "init":
-			flags = append(flags, "--init="+l.value)
+			return []string{"--init=" + l.value}
 		case "cap_drop", "cap_add", "security_opt", "ipc", "tmpfs", "shm_size", "pids_limit":
-			flags = append(flags, "--"+strings.ReplaceAll(strings.Replace(l.key, "security_opt", "security-opt", 1), "_", "-")+"="+l.value)
+			return []string{"--" + strings.ReplaceAll(strings.Replace(l.key, "security_opt", "security-opt", 1), "_", "-") + "=" + l.value}
 		case "mem_limit":
-			flags = append(flags, "--memory="+l.value)
+			return []string{"--memory=" + l.value}
 		case "cpus": // Docker refuses more than there are
 			n, err := strconv.Atoi(l.value)
 			require.NoError(t, err)
-			flags = append(flags, "--cpus="+strconv.Itoa(min(n, runtime.NumCPU())))
+			return []string{"--cpus=" + strconv.Itoa(min(n, runtime.NumCPU()))}
 		case "ulimits":
-			flags = append(flags, "--ulimit="+l.value)
+			return []string{"--ulimit=" + l.value}
 		case "volumes":
 			from, to, _ := strings.Cut(l.value, ":")
 			require.Regexp(t, `^/run/juliagpu-secrets/gpu/[a-z0-9.]+\.yml$`, from)
-			flags = append(flags, "--volume="+y.file(t, k.policy, 0o644)+":"+to)
+			return []string{"--volume=" + y.file(t, k.policy, 0o644) + ":" + to}
 		case "runtime":
 			require.Equal(t, "nvidia", l.value)
 			nvidia = true
+			return nil // all of it once its variables are known
 		case "environment":
 			if value, ok := strings.CutPrefix(l.value, "NVIDIA_VISIBLE_DEVICES="); ok {
 				visible = value
 			}
-			flags = append(flags, "--env="+l.value)
+			return []string{"--env=" + l.value}
 		case "devices":
 			if name, ok := strings.CutPrefix(l.value, "nvidia.com/gpu="); ok {
 				require.Contains(t, k.policy, name)
-				flags = append(flags, y.nvidia(2)...)
-				continue
+				return y.nvidia(2)
 			}
 			parts := strings.Split(l.value, "=")
 			if len(parts) == 1 {
@@ -141,10 +141,16 @@ func (y yard) flags(t *testing.T, k kind, lines []line) (flags []string, files s
 			}
 			from, err := filepath.EvalSymlinks(filepath.Join(y.dir, parts[0])) // docker's own flag has the short form alone
 			require.NoError(t, err)
-			flags = append(flags, "--device="+from+":"+parts[1]+":"+parts[2])
-		default:
-			require.Fail(t, "a line that the test does not know", "%s: %s", l.key, l.value)
+			return []string{"--device=" + from + ":" + parts[1] + ":" + parts[2]}
 		}
+		require.Fail(t, "a line that the test does not know", "%s: %s", l.key, l.value)
+		return nil
+	}
+	for _, l := range lines {
+		more := of(l)
+		// What no check misses would not be missed here either.
+		require.True(t, len(more) > 0 || l.key == "runtime", "nothing came of %s: %s", l.key, l.value)
+		flags = append(flags, more...)
 	}
 	if nvidia {
 		more, own := y.runtime(t, k, visible)

@@ -147,7 +147,7 @@ func (s spot) overlaps(t spot) bool {
 		return false
 	case s.gi >= 0 && t.gi >= 0:
 		return s.gi == t.gi
-	case s.several && t.several:
+	case s.several: // which t is then, too
 		return s.render == t.render
 	}
 	return true

@@ -183,6 +183,7 @@ func TestResolveChanged(t *testing.T) {
 			"slice " + slice9 + " is not on this host, which has GPU " + slicedUUID + " at 0000:01:00.0, slice " + slice2a, machine},
 		{"slice", "another is in its place", nvidia("slice", "{mig: "+slice9+", gi: 7, ci: 0}"), "", "slice " + slice9 + " is gi9/ci0, and not gi7/ci0", machine},
 		{"slice", "on another GPU", nvidia("slice", "{mig: "+slice9+", pci: '"+ownPCI+"'}"), "", "slice " + slice9 + " is at 0000:01:00.0 (" + slicedUUID + "), and not where the intent says", machine},
+		{"slice", "on another GPU, by UUID", nvidia("slice", "{mig: "+slice9+", uuid: "+ownUUID+"}"), "", "slice " + slice9 + " is at 0000:01:00.0 (" + slicedUUID + "), and not where the intent says", machine},
 		{"slice", "no such place", nvidia("slice", "{pci: '"+slicedPCI+"', gi: 8, ci: 0}"), "", "slice gi8/ci0 of the GPU at 0000:01:00.0 is not on this host", machine},
 		{"slice", "MIG is off", func(h *hall) { h.SMI[0].MIG, h.SMI[0].Slices = false, nil }, "", "is not on this host", machine},
 		{"slice", "no nodes for it", func(h *hall) { h.Majors = []procfs.Major{{Number: 195, Name: "nvidia"}} }, "", "the kernel knows no nvidia-caps", machine},

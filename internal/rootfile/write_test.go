@@ -73,6 +73,21 @@ func TestWrite(t *testing.T) {
 	tr.has("a/b/f", "four")
 }
 
+// TestWriteHalf: what somebody has put in the half's place is not written to.
+func TestWriteHalf(t *testing.T) {
+	tr := newTree(t)
+	tr.file("f", os.Getuid(), 0o644)
+	tr.link("f", "l", os.Getuid())
+	tr.link("nowhere", "dangling", os.Getuid())
+	fd, err := unix.Open(tr.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	for _, name := range []string{"f", "l", "dangling"} {
+		require.ErrorIs(t, writeHalf(fd, name, tr.path(name), []byte("one")), fs.ErrExist, name)
+	}
+	require.Equal(t, []string{"dangling", "f", "l"}, tr.names("."))
+}
+
 // TestWriteLeft: what killed runs have left goes, and nothing else.
 func TestWriteLeft(t *testing.T) {
 	tr := newTree(t)

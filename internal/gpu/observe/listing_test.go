@@ -179,6 +179,7 @@ func TestList(t *testing.T) {
 		"a UUID of a slice in capitals":  {hostXML, swap(hostList, migB, strings.ToUpper(migB)), errSMI},
 		"a GPU that it could not ask":    {hostXML, hostList + "Unable to determine the device handle for GPU0000:C1:00.0: Unknown Error\n", errSMI},
 		"an escape sequence":             {hostXML, swap(hostList, "Quadro", "\x1b[31mQuadro"), errSMI},
+		"an escape sequence, of a slice": {hostXML, swap(hostList, "1g.5gb+me", "\x1b[31m1g.5gb+me"), errSMI},
 		"garbage, listed":                {hostXML, "hello\n", errSMI},
 		"garbage":                        {"hello", "", errSMI},
 		"nothing":                        {"", "", errSMI},
