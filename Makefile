@@ -16,11 +16,14 @@ page: ## the page to seal in, build/encrypt.html (RECIPIENTS=FILE builds those i
 demo: ## a trusted build and a fork's, on a real agent
 	@$(GO) run ./tests/demo
 
-test: ## every test (the first time builds a buildkite-agent: about two minutes)
+demo-docker: ## agents in containers of this machine's Docker Engine (needs root)
+	@$(GO) run ./tests/demo/docker
+
+test: ## every test (the first time builds a buildkite-agent, two minutes; with Docker a docker-compose, three more)
 	@$(GO) run ./tests/prepare
 	$(GO) vet ./...
 	$(GO) test ./cmd/... ./internal/...
-	$(GO) test -count=1 ./tests/... # the cache does not see the programs that these build
+	$(GO) test -count=1 -timeout 30m ./tests/... # the cache does not see the programs that these build
 	$(GO) -C tests/page vet ./...
 	$(GO) -C tests/page test -count=1 ./...
 
@@ -43,6 +46,17 @@ lint: ## gofmt, vet for each platform, staticcheck
 	build/tools/staticcheck ./...
 	cd tests/page && ../../build/tools/staticcheck ./...
 
+image-context: ## what the image of an agent is built from, in build/image
+	mkdir -p build/image
+	cp deploy/image/Dockerfile deploy/image/.dockerignore build/image/
+	$(GO) run ./deploy/image/rootfs -o build/image/rootfs.tar
+
+IMAGE ?= juliagpu-agent
+BASE ?= ubuntu:24.04
+image: image-context ## the image of an agent (AGENT_VERSION=, AGENT_SHA256=; BASE=, IMAGE=)
+	docker build --force-rm -t '$(IMAGE)' --build-arg base='$(BASE)' \
+		--build-arg agent_version='$(AGENT_VERSION)' --build-arg agent_sha256='$(AGENT_SHA256)' build/image
+
 fuzz: ## each fuzz target for FUZZTIME
 	@for file in $$(grep -rl '^func Fuzz' --include=*_test.go cmd internal); do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
@@ -51,15 +65,19 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-install: build ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
+install: build image-context ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
 	install -d /usr/lib/juliagpu-secrets/hooks
 	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/launch build/bin/agent-startup build/bin/attest /usr/lib/juliagpu-secrets/
 	ln -sfn ../environment ../pre-command ../pre-exit /usr/lib/juliagpu-secrets/hooks/
 	echo '#!/usr/lib/juliagpu-secrets/pre-bootstrap' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/pre-bootstrap
 	echo '#!/usr/lib/juliagpu-secrets/agent-startup' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/agent-startup
 	install -m 755 build/bin/encrypt build/bin/juliagpu /usr/bin/
+	install -d /usr/share/juliagpu-secrets/image
+	install -m 644 build/image/Dockerfile build/image/.dockerignore build/image/rootfs.tar /usr/share/juliagpu-secrets/image/
+	install -d /usr/share/juliagpu-secrets/compose
+	install -m 644 deploy/compose/*.yml /usr/share/juliagpu-secrets/compose/
 
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build page demo test bench bench-split bench-containers lint fuzz install clean
+.PHONY: help build page demo demo-docker test bench bench-split bench-containers lint image-context image fuzz install clean

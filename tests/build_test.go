@@ -112,6 +112,7 @@ func TestImports(t *testing.T) {
 		"./internal/home":        {[]string{module + "internal/settings", "net", "os/exec"}, "launch is root when it makes directories: little code"},
 		"./internal/trust":       {[]string{"net", "net/http", "os/exec", module + "internal/identity", module + "internal/settings"}, "trust is a pure function: facts in, verdict out"},
 		"./internal/witness":     {[]string{"net", "net/http", "net/url", "crypto/tls", buildkiteClient, module + "internal/restapi", module + "internal/settings", module + "internal/identity"}, "hooks link it, so that they need not link TLS and foreign JSON"},
+		"./internal/doctor":      {[]string{"net/http", "os/exec", "debug/buildinfo", module + "internal/restapi", module + "internal/identity"}, "it judges facts; internal/doctor/observe looks"},
 		"./internal/restapi":     {[]string{module + "internal/settings", module + "internal/job", module + "internal/identity", "os/exec"}, "it carries questions of others"},
 		"./internal/repo":        {[]string{"net", "net/url", "os/exec"}, "net/url is more lenient than a comparison may be"},
 		"./internal/escape":      {[]string{"os", "net"}, "it makes texts printable and nothing else"},
@@ -161,7 +162,7 @@ func importers(t *testing.T, of string) []string {
 func TestWhoAsksTheAPI(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, []string{"internal/restapi"}, importers(t, buildkiteClient))
-	require.Equal(t, []string{"cmd/juliagpu", "internal/attest", "internal/audit/gather"}, importers(t, module+"internal/restapi"))
+	require.Equal(t, []string{"cmd/juliagpu", "internal/attest", "internal/audit/gather", "internal/doctor/observe"}, importers(t, module+"internal/restapi"))
 }
 
 // TestWhoSeesSecrets names every package that can see a plaintext. Whoever adds

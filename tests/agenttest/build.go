@@ -28,6 +28,7 @@ type tool struct {
 var tools = map[string]tool{
 	"buildkite-agent": {"github.com/buildkite/agent/v3", "github.com/buildkite/agent/v3", ""},
 	"age":             {"filippo.io/age/cmd/age", "filippo.io/age", ""},
+	"docker-compose":  {"github.com/docker/compose/v2/cmd", "github.com/docker/compose/v2", "compose"},
 	"sops":            {"github.com/getsops/sops/v3/cmd/sops", "github.com/getsops/sops/v3", "sops"},
 }
 
@@ -50,9 +51,9 @@ func Root() (string, error) {
 	}
 }
 
-// Tool is the path of a released program that tests run, "buildkite-agent" or
-// "age", or that make bench compares with, "sops", at the version that a go.mod
-// below tests/tools names. It is built on first use into build/tools at the
+// Tool is the path of a released program that tests run, "buildkite-agent", "age"
+// or "docker-compose", or that make bench compares with, "sops", at the version
+// that a go.mod below tests/tools names. It is built on first use into build/tools at the
 // repository's root and kept there until go.mod, go.sum or the Go release changes.
 // Several processes may ask at the same time. What takes long is said on log.
 func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
@@ -75,7 +76,7 @@ func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
 	}
 	path, stampPath := filepath.Join(dir, name), filepath.Join(dir, name+".stamp")
 
-	unlock, err := lock(filepath.Join(dir, name+".lock"), func() {
+	unlock, err := Lock(filepath.Join(dir, name+".lock"), func() {
 		fmt.Fprintf(log, "waiting for another process, which builds %s\n", name)
 	})
 	if err != nil {
@@ -88,7 +89,7 @@ func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
 			return path, nil
 		}
 	}
-	fmt.Fprintf(log, "building %s %s (once, about two minutes where nothing is cached)\n", name, version)
+	fmt.Fprintf(log, "building %s %s (once, some minutes where nothing is cached)\n", name, version)
 	if err := build(ctx, source, t.pkg, path, "GOWORK=off"); err != nil {
 		return "", fmt.Errorf("tool %s: %w", name, err)
 	}
@@ -152,9 +153,9 @@ func build(ctx context.Context, dir, pkg, out string, env ...string) error {
 	return os.Rename(built, out)
 }
 
-// lock takes an exclusive lock on the file at path, which it makes, and calls
+// Lock takes an exclusive lock on the file at path, which it makes, and calls
 // busy first where that means waiting for another process.
-func lock(path string, busy func()) (unlock func(), err error) {
+func Lock(path string, busy func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err

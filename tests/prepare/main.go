@@ -8,12 +8,18 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 )
 
 func main() {
-	for _, name := range []string{"buildkite-agent", "age"} {
+	tools := []string{"buildkite-agent", "age"}
+	// Without an engine no test runs it, and it takes longer than the others.
+	if exec.Command("docker", "version").Run() == nil {
+		tools = append(tools, "docker-compose")
+	}
+	for _, name := range tools {
 		if _, err := agenttest.Tool(context.Background(), name, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "prepare: error:", err)
 			os.Exit(1)
