@@ -72,6 +72,7 @@ func (p *program) commands() *cobra.Command {
 			Long:  "Finds out which GPUs a job can reach here, and writes down which it may.",
 		}, p.check(), p.policy(), p.resolve()),
 		p.audit(),
+		p.doctor(),
 		p.completion(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true

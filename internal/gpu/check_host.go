@@ -59,28 +59,34 @@ func staleVersions(w *world) []found {
 		return nil
 	}
 	var all []found
-	holes := map[string][]string{}
-	for _, f := range fixes {
-		if has := w.Policy.Host[f.what]; has != "" && f.open(has) {
-			holes[f.what] = append(holes[f.what], f.hole+" (fixed in "+strings.Join(f.versions, ", ")+")")
-		}
-	}
 	for _, what := range []string{"toolkit", "runc"} {
-		if len(holes[what]) == 0 {
+		holes := Holes(what, w.Policy.Host[what])
+		if len(holes) == 0 {
 			continue
 		}
 		name := what
 		if what == "toolkit" {
 			name = "nvidia-container-toolkit"
 		}
-		all = append(all, found{what: name + " " + escape.Text(w.Policy.Host[what]) + " of the host has " + strings.Join(holes[what], ", "), match: what,
+		all = append(all, found{what: name + " " + escape.Text(w.Policy.Host[what]) + " of the host has " + strings.Join(holes, ", "), match: what,
 			fix: []string{"on the host: upgrade " + name + "; where the distribution has mended it without a new version: a waiver that says so"}})
 	}
-	if min, has := w.Policy.MinDriver, w.NVIDIA.Driver; min != "" && has != "" && compareVersions(has, min) < 0 {
+	if min, has := w.Policy.MinDriver, w.NVIDIA.Driver; min != "" && has != "" && CompareVersions(has, min) < 0 {
 		all = append(all, found{what: "the NVIDIA driver is " + escape.Text(has) + ", and the policy's min_driver is " + escape.Text(min), match: "driver",
 			fix: []string{"on the host: upgrade the driver, and reboot"}})
 	}
 	return all
+}
+
+// Holes are those of a version of the toolkit or of runc that are known, with the
+// versions that mended them.
+func Holes(what, version string) (holes []string) {
+	for _, f := range fixes {
+		if f.what == what && version != "" && f.open(version) {
+			holes = append(holes, f.hole+" (fixed in "+strings.Join(f.versions, ", ")+")")
+		}
+	}
+	return holes
 }
 
 // open tells whether a version still has the hole: it is below the fix of its own
@@ -88,10 +94,10 @@ func staleVersions(w *world) []found {
 func (f fixedIn) open(version string) bool {
 	for _, fixed := range f.versions {
 		if branch(fixed) == branch(version) {
-			return compareVersions(version, fixed) < 0
+			return CompareVersions(version, fixed) < 0
 		}
 	}
-	return compareVersions(version, f.versions[len(f.versions)-1]) < 0
+	return CompareVersions(version, f.versions[len(f.versions)-1]) < 0
 }
 
 // branch is major.minor.
@@ -100,9 +106,9 @@ func branch(version string) string {
 	return strings.Join(parts[:min(len(parts), 2)], ".")
 }
 
-// compareVersions compares numbers between dots; a release is above its
+// CompareVersions compares numbers between dots; a release is above its
 // candidates, 1.4.0 > 1.4.0-rc.3.
-func compareVersions(a, b string) int {
+func CompareVersions(a, b string) int {
 	aRelease, aPre, aIsPre := strings.Cut(a, "-")
 	bRelease, bPre, bIsPre := strings.Cut(b, "-")
 	if c := compareDotted(aRelease, bRelease); c != 0 {

@@ -693,8 +693,8 @@ func TestVersions(t *testing.T) {
 	for _, row := range []string{"1.9 < 1.10", "1.4.0-rc.3 < 1.4.0", "1.4.0-rc.2 < 1.4.0-rc.10", "580.95.05 < 580.159.03", "1.3 < 1.3.1", "1.2.3 = 1.2.3", "1.2 = 1.2.0"} {
 		f := strings.Fields(row)
 		want := map[string]int{"<": -1, "=": 0}[f[1]]
-		require.Equal(t, want, compareVersions(f[0], f[2]), row)
-		require.Equal(t, -want, compareVersions(f[2], f[0]), row)
+		require.Equal(t, want, CompareVersions(f[0], f[2]), row)
+		require.Equal(t, -want, CompareVersions(f[2], f[0]), row)
 	}
 	for has, open := range map[string]bool{"1.1.15": true, "1.2.7": true, "1.2.8": false, "1.3.2": true, "1.3.3": false, "1.4.0": false, "1.4.0-rc.2": true, "1.5.0": false} {
 		require.Equal(t, open, fixes[4].open(has), has)

@@ -23,7 +23,8 @@ type Hardware struct {
 type Unresolved struct {
 	Cause   string
 	Remedy  string
-	Machine bool // the machine is at fault, and not what an operator wrote
+	Machine bool   // the machine is at fault, and not what an operator wrote
+	With    string // another agent that is to have the same, if that is why
 }
 
 func (e *Unresolved) Error() string { return e.Cause }
@@ -32,11 +33,11 @@ func (e *Unresolved) Error() string { return e.Cause }
 func (e *Unresolved) Hint() string { return e.Remedy }
 
 func gone(remedy, format string, args ...any) error {
-	return &Unresolved{fmt.Sprintf(format, args...), remedy, true}
+	return &Unresolved{Cause: fmt.Sprintf(format, args...), Remedy: remedy, Machine: true}
 }
 
 func wrong(remedy, format string, args ...any) error {
-	return &Unresolved{fmt.Sprintf(format, args...), remedy, false}
+	return &Unresolved{Cause: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
 // Resolve makes the policy of an agent, whose intent is among all of the host's.
@@ -164,8 +165,9 @@ func (r resolver) disputed(own Intent, at spot) error {
 		if at != c.spot {
 			what = fmt.Sprintf("overlap: %s and %s", at.words(), c.words())
 		}
-		return wrong(fmt.Sprintf("take it out of one of %s and %s; where their jobs may read each other's memory: shared_with: in both", escape.Text(own.Path), escape.Text(c.Path)),
-			"agents %s and %s %s", own.Agent, c.Agent, what)
+		return &Unresolved{fmt.Sprintf("agents %s and %s %s", own.Agent, c.Agent, what),
+			fmt.Sprintf("take it out of one of %s and %s; where their jobs may read each other's memory: shared_with: in both", escape.Text(own.Path), escape.Text(c.Path)),
+			false, c.Agent}
 	}
 	return nil
 }

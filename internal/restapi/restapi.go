@@ -57,6 +57,7 @@ type Client struct {
 	host     string
 	limit    Limit
 	patience time.Duration
+	date     func() time.Time
 }
 
 // New checks what it is given, reads the roots, and asks nobody yet. The error is
@@ -76,7 +77,7 @@ func New(server Server, token string, limit Limit) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{host: host, limit: limit, patience: patience}
+	c := &Client{host: host, limit: limit, patience: patience, date: transport.date}
 	c.api, err = buildkite.NewOpts(
 		buildkite.WithBaseURL(server.URL+"/"), buildkite.WithTokenAuth(token), buildkite.WithUserAgent("juliagpu-secrets"),
 		buildkite.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: c.redirect}),
@@ -86,6 +87,10 @@ func New(server Server, token string, limit Limit) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Date is the server's clock when its last answer came, whatever that was. Zero: it
+// has not said.
+func (c *Client) Date() time.Time { return c.date() }
 
 // hostOf accepts a URL in its one spelling, and returns HOST[:PORT].
 func hostOf(text string) (string, error) {

@@ -358,3 +358,18 @@ func TestBackoff(t *testing.T) {
 		require.LessOrEqual(t, wait, 8*time.Second)
 	}
 }
+
+// TestDate: the server's clock is known from whatever it answers.
+func TestDate(t *testing.T) {
+	s := start(t, restserver.Good)
+	c := client(t, s, Limit{})
+	require.Zero(t, c.Date())
+	s.Fail("", 1, restserver.Status(http.StatusForbidden, "Date: Mon, 23 Nov 2026 13:00:00 GMT"))
+	_, err := c.Get(t.Context(), "access-token", nil, new(any))
+	require.Error(t, err)
+	require.Equal(t, "2026-11-23T13:00:00Z", c.Date().UTC().Format(time.RFC3339))
+	s.Fail("", 1, restserver.Status(http.StatusForbidden, "Date: yesterday"))
+	_, err = c.Get(t.Context(), "access-token", nil, new(any))
+	require.Error(t, err)
+	require.Equal(t, 2026, c.Date().Year(), "no answer of sense changes nothing")
+}

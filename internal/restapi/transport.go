@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
@@ -28,6 +29,14 @@ const (
 type transport struct {
 	host string
 	http *http.Transport
+	last atomic.Pointer[time.Time] // Date of the last answer
+}
+
+func (t *transport) date() time.Time {
+	if last := t.last.Load(); last != nil {
+		return *last
+	}
+	return time.Time{}
 }
 
 // newTransport leaves out what http.DefaultTransport has for other uses: proxies
@@ -39,7 +48,7 @@ func newTransport(host, roots string) (*transport, error) {
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // one request at a time needs no more
-	return &transport{host, &http.Transport{
+	return &transport{host: host, http: &http.Transport{
 		Proxy:                  nil,
 		DialContext:            (&net.Dialer{}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool},
@@ -79,6 +88,9 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := t.http.RoundTrip(request)
 	if err != nil {
 		return nil, err
+	}
+	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		t.last.Store(&date)
 	}
 	if isRedirect(response) {
 		return response, nil // whose text http.Client drops

@@ -79,6 +79,8 @@ type Server struct {
 	URL   string // https://127.0.0.1:PORT
 	Roots string // a file: the certificate of its own authority, PEM
 	Token string // random
+	// Scopes are the token's, as GET /v2/access-token tells them.
+	Scopes []string
 
 	http *http.Server
 
@@ -106,7 +108,7 @@ func StartWith(dir, address string, kind Certificate) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Roots: filepath.Join(dir, "roots-"+randomHex(4)+".pem"), Token: "bkua_" + randomHex(20), builds: make(map[string]Build)}
+	s := &Server{Roots: filepath.Join(dir, "roots-"+randomHex(4)+".pem"), Token: "bkua_" + randomHex(20), Scopes: []string{"read_builds", "read_pipelines"}, builds: make(map[string]Build)}
 	if err := os.WriteFile(s.Roots, roots, 0o644); err != nil {
 		return nil, err
 	}
@@ -202,10 +204,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // answer knows the paths
 //
+//	/v2/access-token
 //	/v2/organizations/ORG/pipelines[/SLUG[/builds/NUMBER]]
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.URL.Path == "/v2/access-token" {
+		send(w, map[string]any{"uuid": RandomID(), "scopes": s.Scopes, "description": "for tests"})
+		return
+	}
 	part := strings.Split(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
 	if len(part) < 3 || part[0] != "organizations" || part[2] != "pipelines" {
 		say(w, http.StatusNotFound, "No such endpoint")

@@ -1,0 +1,255 @@
+package observe
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
+)
+
+// agents are all of a host's, as their folders say: others matter to one, too.
+func (o *observer) agents() (all []*doctor.Agent) {
+	dir := o.path(fleet.Dir)
+	entries, err := os.ReadDir(dir)
+	if o.unseen("the agents", err) || err != nil {
+		return nil
+	}
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o022 != 0 {
+		o.facts.Fleet = doctor.Problem{What: fmt.Sprintf("%s has mode %#o", fleet.Dir, info.Mode().Perm())}
+	}
+	templates := o.templates()
+	for _, e := range entries {
+		if !o.there(fleet.Dir + "/" + e.Name() + "/.env") {
+			continue
+		}
+		a := &doctor.Agent{Name: escape.Text(e.Name())}
+		all = append(all, a)
+		s, err := fleet.Read(dir, e.Name())
+		switch {
+		case err == nil:
+			a.Settings = &s
+		case o.unseen("the agents", err):
+		case errors.Is(err, rootfile.ErrUntrusted) && o.facts.Fleet.What == "":
+			a.Open = o.problem(err)
+		case !errors.Is(err, rootfile.ErrUntrusted):
+			a.Wrong = o.problem(err)
+		}
+		needs := []string{fleet.Dir + "/" + e.Name() + "/compose.yml"}
+		if a.Settings != nil {
+			needs = append(needs, templates+"/"+s.Kind+".yml")
+		}
+		for _, path := range needs {
+			if _, err := os.Lstat(o.path(path)); errors.Is(err, fs.ErrNotExist) {
+				a.Incomplete = append(a.Incomplete, path)
+			}
+		}
+		o.started(a, e.Name())
+	}
+	return all
+}
+
+// templates is where those of kinds are.
+func (o *observer) templates() string {
+	text, err := o.read(fleet.Dir + "/host.env")
+	if err == nil {
+		values, err := fleet.Parse(fleet.Dir+"/host.env", string(text))
+		if err != nil {
+			o.facts.Unread = append(o.facts.Unread, o.problem(err))
+		}
+		for _, v := range values {
+			if v.Name == "TEMPLATES" {
+				return v.Text
+			}
+		}
+	}
+	return "/usr/share/juliagpu-secrets/compose"
+}
+
+// started looks at the folder of an agent's credentials, and at its failures in a row.
+func (o *observer) started(a *doctor.Agent, name string) {
+	dir := starts + "/agents/" + name
+	if info, err := os.Stat(o.path(dir)); err == nil {
+		if info.Mode().Perm()&0o077 != 0 {
+			a.RunOpen = doctor.Problem{What: fmt.Sprintf("%s has mode %#o", dir, info.Mode().Perm())}
+		} else if owner, _ := ownerOf(info); owner != o.UID && o.UID == 0 {
+			a.RunOpen = doctor.Problem{What: fmt.Sprintf("%s belongs to uid %d", dir, owner)}
+		}
+	}
+	text, _ := os.ReadFile(o.path(starts + "/failures/" + name))
+	a.Unit.Failures, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// gpus finds what agents are to have.
+func (o *observer) gpus(agents []*doctor.Agent) {
+	d := &o.facts.Driver
+	h := gpu.Hardware{Facts: gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)), Now: o.Now()}
+	d.Version = h.NVIDIA.Driver
+	var intents []gpu.Intent
+	divides, asks := false, false
+	for _, a := range agents {
+		if i, ok := o.intent(a); ok {
+			intents = append(intents, i)
+			asks = asks || i.Policy.Vendor == gpu.VendorNVIDIA
+			for _, device := range i.Policy.Devices {
+				divides = divides || device.MIG != "" || device.GI >= 0
+			}
+		}
+		o.policy(a, h.BootID)
+	}
+	if asks && d.Version != "" {
+		listed, err := gpuobserve.List(o.SMI, divides)
+		h.SMI, h.Listed = listed, err == nil
+		if err != nil {
+			o.silent(err)
+		}
+		h.Facts = gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)) // nvidia-smi loads what is not
+	}
+	for _, i := range intents {
+		a := agents[slices.IndexFunc(agents, func(a *doctor.Agent) bool { return a.Name == i.Agent })]
+		_, err := gpu.Resolve(i.Agent, intents, h)
+		var u *gpu.Unresolved
+		if errors.As(err, &u) {
+			a.Gone, a.Shares = doctor.Problem{What: o.plain(u.Cause), Fix: o.plain(u.Remedy)}, u.With
+			if !u.Machine && u.With == "" {
+				a.Intent, a.Gone = a.Gone, doctor.Problem{}
+			}
+		}
+	}
+}
+
+// silent says why nvidia-smi gave no answer.
+func (o *observer) silent(err error) {
+	d := &o.facts.Driver
+	what, fix := err.Error(), ""
+	var status *gpuobserve.StatusError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		what, fix = "nvidia-smi is not there", "install the driver's tools"
+	case errors.As(err, &status):
+		what = firstOf([]string{escape.Text(status.Said), status.Error()})
+		d.Differs = strings.Contains(status.Said, "version mismatch")
+	}
+	d.Silent = doctor.Problem{What: o.plain(what), Fix: fix}
+}
+
+// intent reads what an agent is to have, and from what juliagpu gpu resolve starts.
+func (o *observer) intent(a *doctor.Agent) (gpu.Intent, bool) {
+	path := fleet.Dir + "/" + a.Name + "/gpu.yml"
+	text, err := o.read(path)
+	switch {
+	case o.unseen("the agents", err):
+		return gpu.Intent{}, false
+	case errors.Is(err, fs.ErrNotExist):
+		a.NoIntent = true
+		return gpu.Intent{}, false
+	case err != nil:
+		if a.Open.What == "" && o.facts.Fleet.What == "" {
+			a.Open = o.problem(err)
+		}
+		return gpu.Intent{}, false
+	}
+	i, err := gpu.ParseIntent(text)
+	if at := (*strict.Error)(nil); errors.As(err, &at) {
+		at.Path = path
+	}
+	if err != nil {
+		a.Intent = o.problem(err)
+		return gpu.Intent{}, false
+	}
+	i.Agent, i.Path = a.Name, path
+	a.Slice = slices.ContainsFunc(i.Policy.Devices, func(d gpu.Device) bool { return d.MIG != "" || d.GI >= 0 })
+	a.MinDriver = i.Policy.MinDriver
+	for _, d := range i.Policy.Devices {
+		has := []string{d.MIG, d.UUID, d.PCI}
+		// By the name that .env has for it, if any.
+		name := slices.IndexFunc(has, func(n string) bool { return a.Settings != nil && slices.Contains(a.Settings.GPUs, n) })
+		if name < 0 {
+			name = slices.IndexFunc(has, func(n string) bool { return n != "" })
+		}
+		if name >= 0 {
+			a.Named = append(a.Named, escape.Text(has[name]))
+		}
+	}
+	return i, true
+}
+
+// policy looks at the one of an agent's last start.
+func (o *observer) policy(a *doctor.Agent, boot string) {
+	path := starts + "/gpu/" + a.Name + ".yml"
+	text, err := o.read(path)
+	if o.unseen("the agents' policies", err) || errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	p, parseErr := gpu.ParsePolicy(text)
+	if at := (*strict.Error)(nil); errors.As(parseErr, &at) {
+		at.Path = path
+	}
+	if err == nil {
+		err = parseErr
+	}
+	if err != nil {
+		a.Policy.Wrong = o.problem(err)
+		a.Policy.Wrong.Fix = "restart the agent, which writes it anew"
+		return
+	}
+	a.Policy.There = true
+	a.Policy.Stale = p.Resolved != nil && boot != "" && p.Resolved.BootID != boot
+}
+
+// units asks systemd for the agents' units, and the engine's. A machine that it did
+// not start has none.
+func (o *observer) units(agents []*doctor.Agent) {
+	if !o.there("/run/systemd/system") {
+		return
+	}
+	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,FragmentPath,DropInPaths,NeedDaemonReload", "--", "docker.service"}
+	for _, a := range agents {
+		args = append(args, "buildkite-agent@"+a.Name+".service")
+	}
+	answer := o.Run("systemctl", args...)
+	if answer.why() != "" {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.facts.Unread = append(o.facts.Unread, doctor.Problem{What: "systemctl: " + o.plain(answer.why())})
+		return
+	}
+	for _, block := range strings.Split(strings.TrimSpace(string(answer.Out)), "\n\n") {
+		is := map[string]string{}
+		for line := range strings.Lines(block) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			is[name] = value
+		}
+		if is["Id"] == "docker.service" && is["LoadState"] == "loaded" && is["ActiveState"] != "active" {
+			o.facts.Engine.Service = escape.Text(is["ActiveState"])
+		}
+		for _, a := range agents {
+			if is["Id"] != "buildkite-agent@"+a.Name+".service" {
+				continue
+			}
+			u := &a.Unit
+			u.Asked, u.Missing = true, is["LoadState"] == "not-found"
+			u.Active, u.Sub, u.Enabled, u.Result, u.Status = is["ActiveState"], is["SubState"], is["UnitFileState"], is["Result"], is["ExecMainStatus"]
+			u.Reload = is["NeedDaemonReload"] == "yes"
+			if path := is["FragmentPath"]; strings.HasPrefix(path, "/etc/") {
+				u.Copied = escape.Text(path)
+			}
+			for _, path := range strings.Fields(is["DropInPaths"]) {
+				if strings.HasPrefix(path, "/etc/") || strings.HasPrefix(path, "/run/") {
+					u.DropIns = append(u.DropIns, escape.Text(filepath.Base(path)))
+				}
+			}
+		}
+	}
+}

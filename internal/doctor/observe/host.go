@@ -1,0 +1,168 @@
+// Package observe looks at a host of agents, or an agent's container, for package
+// doctor. It changes nothing, and waits for no program that hangs.
+package observe
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
+)
+
+// A Machine is where Facts looks: this one, or one that a test made up.
+type Machine struct {
+	Root string // its root directory
+	UID  int
+	// Run runs docker and the like, found in folders of root's.
+	Run func(program string, args ...string) Answer
+	SMI func(args ...string) ([]byte, error) // nvidia-smi
+	// Space is what the file system of a path has.
+	Space  func(path string) (free, total uint64, err error)
+	Synced func() (bool, error)              // whether the kernel's clock is
+	Build  func(path string) (string, error) // what a program was built from
+	Now    func() time.Time
+}
+
+// An Answer is what a program said.
+type Answer struct {
+	Missing bool
+	Hangs   bool
+	Err     error // why it was not run, or the system's
+	Status  int
+	Out     []byte
+	Said    string // the first line of its complaint
+}
+
+// why is why there is no answer; empty: there is one.
+func (a Answer) why() string {
+	switch {
+	case a.Missing:
+		return "not there"
+	case a.Hangs:
+		return "no answer in time"
+	case a.Err != nil:
+		return a.Err.Error()
+	case a.Status != 0 && a.Said != "":
+		return a.Said
+	case a.Status != 0:
+		return "it ended with a status that is not 0"
+	}
+	return ""
+}
+
+// This is this machine.
+func This() Machine {
+	return Machine{
+		Root: "/", UID: os.Getuid(), Run: runner{5 * time.Second}.run, SMI: smi, Space: space, Build: build, Now: time.Now, Synced: synced,
+	}
+}
+
+// folders are where programs are that root may run. No PATH is asked.
+var folders = []string{"/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"}
+
+// find is a program that nobody but root, or the user that looks, could have changed.
+func find(program string) (string, error) {
+	var wrong error
+	for _, dir := range folders {
+		path := filepath.Join(dir, program)
+		_, err := rootfile.Check(path, rootfile.Rule{User: os.Getuid()})
+		if err == nil {
+			return path, nil
+		}
+		if wrong == nil && errors.Is(err, rootfile.ErrUntrusted) {
+			wrong = err
+		}
+	}
+	if wrong == nil {
+		wrong = os.ErrNotExist
+	}
+	return "", wrong
+}
+
+// mostSaid is how much of what a program prints is looked at, in bytes.
+const mostSaid = 4 << 20
+
+// A runner runs programs, and waits so long for each.
+type runner struct{ patience time.Duration }
+
+func (r runner) run(program string, args ...string) Answer {
+	path, err := find(program)
+	if err != nil {
+		return Answer{Missing: errors.Is(err, os.ErrNotExist), Err: err}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env, cmd.Dir = []string{"LANG=C"}, "/" // nothing of the caller's leads docker to another engine
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 200 * time.Millisecond
+	var out, said limited
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err = cmd.Run()
+	a := Answer{Out: out.text.Bytes(), Said: firstLine(said.text.String())}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		a.Hangs = true
+	case errors.As(err, &exit):
+		a.Status = exit.ExitCode()
+	default:
+		a.Err = err
+	}
+	return a
+}
+
+// limited keeps so much of what a program prints, and forgets the rest.
+type limited struct{ text bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	l.text.Write(p[:min(len(p), mostSaid-l.text.Len())])
+	return len(p), nil
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return strings.TrimSpace(line)
+}
+
+func smi(args ...string) ([]byte, error) {
+	path, err := find("nvidia-smi")
+	if err != nil {
+		return nil, err
+	}
+	return gpuobserve.HostSMI(path)(args...)
+}
+
+func space(path string) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	err = unix.Statfs(path, &st)
+	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), err
+}
+
+// build is a program's version, and the Go that it was built with: what one make
+// gives all of them.
+func build(path string) (string, error) {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	text := info.Main.Version + ", " + info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			text += ", " + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return text, nil
+}

@@ -1,0 +1,391 @@
+package observe
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
+	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew; read them in the diff")
+
+// A fixture is one host, a file for each of its files. It holds what differs from
+// the fixture that @base names. What is not a file of the host:
+//
+//	@remove    files and programs that are not there after all; with a / at the end
+//	           all below that path
+//	@mode      0600 PATH; other files have 0644, folders and programs 0755
+//	@owner     UID:GID PATH; others are the test's own
+//	@links     PATH TARGET
+//	@programs  programs of ours that are there
+//	@builds    PATH BUILD; others are of one build
+//	@space     what each disk has, free and in all: 500g 1000g
+//	@clock     unsynced
+//	$ PROGRAM ARGUMENT…  what a program prints that begins so; in a first line
+//	           "!STATUS COMPLAINT" or "!hangs"
+//	want       the findings, the first line first: fault engine.down
+//
+// A file whose name ends in + goes behind the one that is there.
+type fixture map[string]string
+
+func load(t testing.TB, name string) fixture {
+	t.Helper()
+	archive, err := txtar.ParseFile("testdata/" + name + ".txtar")
+	require.NoError(t, err)
+	all := fixture{}
+	for _, f := range archive.Files {
+		if f.Name == "@base" {
+			all = load(t, strings.TrimSpace(string(f.Data)))
+		}
+	}
+	for _, f := range archive.Files {
+		switch path, more := strings.CutSuffix(f.Name, "+"); {
+		case path == "@base":
+		case path == "@remove":
+			for line := range strings.Lines(string(f.Data)) {
+				all.drop(strings.TrimSpace(line))
+			}
+		case more:
+			all[path] += string(f.Data)
+		default:
+			all[path] = string(f.Data)
+		}
+	}
+	return all
+}
+
+func (all fixture) drop(gone string) {
+	for path := range all {
+		if path == gone || strings.HasSuffix(gone, "/") && strings.HasPrefix(path, gone) {
+			delete(all, path)
+		}
+	}
+	for _, list := range []string{"@links", "@programs", "@mode"} {
+		var left []string
+		for _, line := range lines(all[list]) {
+			if !strings.Contains(line+" ", gone+" ") && !(strings.HasSuffix(gone, "/") && strings.Contains(line, gone)) {
+				left = append(left, line)
+			}
+		}
+		all[list] = strings.Join(left, "\n")
+	}
+}
+
+func lines(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
+}
+
+// machine makes a fixture's files in a folder of the test's.
+func (all fixture) machine(t testing.TB) Machine {
+	t.Helper()
+	root := t.TempDir()
+	at := func(path string) string { return filepath.Join(root, path) }
+	write := func(path, text string, mode fs.FileMode) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(at(path)), 0o755))
+		require.NoError(t, os.WriteFile(at(path), []byte(text), mode))
+	}
+	for path, text := range all {
+		if path != "want" && !strings.HasPrefix(path, "@") && !strings.HasPrefix(path, "$ ") {
+			mode := fs.FileMode(0o644)
+			if strings.Contains(path, "/hooks/") {
+				mode = 0o755
+			}
+			write(path, text, mode)
+		}
+	}
+	for _, path := range lines(all["@programs"]) {
+		write(path, "(a program)", 0o755)
+	}
+	for _, line := range lines(all["@links"]) {
+		path, target, _ := strings.Cut(line, " ")
+		require.NoError(t, os.Symlink(target, at(path)))
+	}
+	builds := map[string]string{}
+	for _, line := range lines(all["@builds"]) {
+		path, build, _ := strings.Cut(line, " ")
+		builds[at(path)] = build
+	}
+	for _, line := range lines(all["@owner"]) {
+		need.Root(t, "to give files away")
+		var uid, gid int
+		var path string
+		_, err := fmt.Sscanf(line, "%d:%d %s", &uid, &gid, &path)
+		require.NoError(t, err)
+		require.NoError(t, os.Chown(at(path), uid, gid))
+	}
+	for _, line := range lines(all["@mode"]) {
+		octal, path, _ := strings.Cut(line, " ")
+		mode, err := strconv.ParseUint(octal, 8, 12)
+		require.NoError(t, err)
+		perm := fs.FileMode(mode & 0o777)
+		if mode&0o4000 != 0 {
+			perm |= fs.ModeSetuid
+		}
+		require.NoError(t, os.Chmod(at(path), perm))
+	}
+	run := func(program string, args ...string) Answer {
+		line, best := strings.Join(append([]string{"$", program}, args...), " "), ""
+		for name := range all {
+			if strings.HasPrefix(name, "$ ") && strings.HasPrefix(line, name) && len(name) > len(best) {
+				best = name
+			}
+		}
+		if best == "" {
+			return Answer{Missing: true, Err: fs.ErrNotExist}
+		}
+		first, rest, _ := strings.Cut(all[best], "\n")
+		said, odd := strings.CutPrefix(first, "!")
+		switch {
+		case !odd:
+			return Answer{Out: []byte(all[best])}
+		case said == "hangs":
+			return Answer{Hangs: true}
+		}
+		status, said, _ := strings.Cut(said, " ")
+		n, err := strconv.Atoi(status)
+		require.NoError(t, err)
+		return Answer{Status: n, Said: said, Out: []byte(rest)}
+	}
+	return Machine{
+		Root: root, UID: os.Getuid(), Run: run,
+		Now: func() time.Time { return time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC) },
+		SMI: func(args ...string) ([]byte, error) {
+			a := run("nvidia-smi", args...)
+			switch {
+			case a.Missing:
+				return nil, fs.ErrNotExist
+			case a.Status != 0:
+				return nil, &gpuobserve.StatusError{Status: a.Status, Said: a.Said}
+			}
+			return a.Out, nil
+		},
+		Space: func(string) (free, total uint64, err error) {
+			var unit, units rune
+			_, err = fmt.Sscanf(all["@space"], "%d%c %d%c", &free, &unit, &total, &units)
+			shift := map[rune]int{'m': 20, 'g': 30}
+			return free << shift[unit], total << shift[units], err
+		},
+		Synced: func() (bool, error) { return all["@clock"] == "", nil },
+		Build: func(path string) (string, error) {
+			if b := builds[path]; b != "" {
+				return b, nil
+			}
+			if text, _ := os.ReadFile(path); !bytes.Equal(text, []byte("(a program)")) {
+				return "", errors.New("no program")
+			}
+			return "v1.0.0, go1.26.0", nil
+		},
+	}
+}
+
+func fixtures(t testing.TB) (names []string) {
+	entries, err := os.ReadDir("testdata")
+	require.NoError(t, err)
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".txtar"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func judged(t testing.TB, f fixture, ask Ask) doctor.Report {
+	t.Helper()
+	return doctor.Judge(Facts(f.machine(t), ask))
+}
+
+// always is of every host whose credentials are files.
+const always = "credential.plain"
+
+// TestHosts breaks a host in one way after the other: the first line names how, and
+// nothing else is said of it.
+func TestHosts(t *testing.T) {
+	for _, name := range fixtures(t) {
+		t.Run(name, func(t *testing.T) {
+			f := load(t, name)
+			r := judged(t, f, Ask{})
+			var got []string
+			for _, finding := range r.Findings {
+				if finding.ID != always {
+					got = append(got, fmt.Sprint(finding.Severity, " ", finding.ID))
+				}
+				for _, text := range []string{finding.What, finding.Why, finding.Fix} {
+					assert.Regexp(t, `^[ -~]+$`, text, finding.ID)
+					assert.NotContains(t, text, t.TempDir()[:strings.LastIndex(t.TempDir(), "/")], "no path of the test's")
+					assert.NotContains(t, text, "of-no-use")
+					assert.NotContains(t, text, "14P5WUTZ")
+				}
+			}
+			require.Equal(t, strings.TrimSpace(f["want"]), strings.Join(got, "\n"), r.Text(0, false, 0))
+			status := 0
+			if strings.HasPrefix(f["want"], "fault") {
+				status = 1
+			} else if strings.HasPrefix(f["want"], "unknown") {
+				status = 75
+			}
+			require.Equal(t, status, r.Status())
+			if len(got) > 0 && r.Findings[0].ID != always {
+				_, id, _ := strings.Cut(lines(f["want"])[0], " ")
+				first, _, _ := strings.Cut(r.Text(80, false, 0), "\n")
+				require.Contains(t, first, id+":")
+			}
+		})
+	}
+}
+
+// TestEffects: an engine that is down leaves unknown what only it knows.
+func TestEffects(t *testing.T) {
+	r := judged(t, load(t, "engine-down"), Ask{})
+	skipped := map[string]string{}
+	for _, s := range r.Skipped {
+		skipped[s.ID] = s.Because
+	}
+	for _, id := range []string{"runc.old", "docker.runtime", "image.missing", "container.open", "unit.looping", "unit.failed"} {
+		require.Equal(t, "engine.down", skipped[id], id)
+	}
+	require.NotContains(t, skipped, "config.wrong")
+	require.Contains(t, r.Findings[0].What, "Is the docker daemon running?; docker.service is failed")
+}
+
+// TestOneAgent leaves the others out, but for what they share with it.
+func TestOneAgent(t *testing.T) {
+	r := judged(t, load(t, "agent-wrong"), Ask{Agent: "gpuci.3"})
+	require.Equal(t, 0, r.Status(), r.Text(0, false, 0))
+	r = judged(t, load(t, "agent-wrong"), Ask{Agent: "upload"})
+	require.Equal(t, "agent.wrong", r.Findings[0].ID)
+	r = judged(t, load(t, "agent-shared"), Ask{Agent: "gpuci.4"})
+	require.Equal(t, "agent.shared-gpu", r.Findings[0].ID)
+}
+
+// TestNotRoot: what a user can't see is unknown, and not missing.
+func TestNotRoot(t *testing.T) {
+	f := load(t, "ok")
+	f["@mode"] += "\n0700 etc/juliagpu-secrets"
+	f["$ docker version"] = "!1 permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock\n"
+	for _, c := range []string{"info", "image inspect", "container inspect"} {
+		f["$ docker "+c] = f["$ docker version"]
+	}
+	m := f.machine(t)
+	need.Root(t, "to own what another user is to look at")
+	// The folders above are the test's own alone.
+	for dir := filepath.Dir(m.Root); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755))
+	}
+	need.AnotherUser(t)
+	m.UID = 4711
+	// The test's own thread is another user's; what is looked at beside it is still root's.
+	r := doctor.Judge(Facts(m, Ask{}))
+	require.Equal(t, doctor.StatusUnknown, r.Status(), r.Text(0, false, 0))
+	require.Equal(t, "doctor.partial", r.Findings[0].ID)
+	require.Contains(t, r.Findings[0].What, "the Docker Engine")
+	require.Contains(t, r.Findings[0].What, "the configuration")
+	require.Contains(t, r.Findings[0].What, "credentials/identity")
+	for _, finding := range r.Findings[1:] {
+		require.NotEqual(t, doctor.Fault, finding.Severity, finding)
+	}
+}
+
+// TestContainer looks at an agent's container, before a job, with one, and after.
+func TestContainer(t *testing.T) {
+	status := func(uid int) string {
+		return fmt.Sprintf("Uid:\t%d\t%d\t%d\t%d\nPPid:\t1\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n", uid, uid, uid, uid)
+	}
+	for _, tt := range []struct {
+		name string
+		do   func(fixture)
+		want string
+	}{
+		{"before a job", func(fixture) {}, ""},
+		{"with a job", func(f fixture) {
+			f.drop("run/juliagpu-secrets/credentials/identity")
+			f["run/juliagpu-secrets/credentials/other"] = ""
+			f["proc/42/status"] = status(4712)
+		}, ""},
+		{"with a job that could take the identity", func(f fixture) { f["proc/42/status"] = status(4711) }, "fault credential.kept"},
+		{"after a job", func(f fixture) {
+			f.drop("run/juliagpu-secrets/credentials/identity")
+			f["run/juliagpu-secrets/credentials/other"] = ""
+		}, "warn credential.gone"},
+		{"an identity for everyone", func(f fixture) { f["@mode"] = "" }, "fault credential.readable"},
+		{"an image without the users", func(f fixture) {
+			f["etc/juliagpu-secrets/config.yml"] = strings.Replace(f["etc/juliagpu-secrets/config.yml"], "\"4711:4711\"", "buildkite-nobody", 1)
+		}, "fault users.missing"},
+		{"an image without a hook", func(f fixture) { f.drop("usr/lib/juliagpu-secrets/hooks/pre-command") }, "fault hooks.missing"},
+		{"no tmpfs", func(f fixture) { f["proc/self/mountinfo"] = "27 1 0:40 / / rw - overlay overlay rw\n" }, "fault tmpfs.run"},
+		{"no configuration", func(f fixture) { f.drop("etc/juliagpu-secrets/config.yml") }, "fault config.missing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := fixture{"proc/self/mountinfo": "27 1 0:40 / / rw - overlay overlay rw\n30 27 0:26 / /run rw - tmpfs tmpfs rw\n"}
+			for path, text := range load(t, "ok") {
+				if strings.HasPrefix(path, "usr/lib/") || path == "etc/juliagpu-secrets/config.yml" || path == "@links" || path == "@programs" {
+					f[path] = text
+				}
+			}
+			f["run/juliagpu-secrets/credentials/identity"] = load(t, "ok")["etc/juliagpu-secrets/credentials/identity"]
+			f["@mode"] = "0600 run/juliagpu-secrets/credentials/identity"
+			f["proc/1/status"] = status(0)
+			tt.do(f)
+			r := judged(t, f, Ask{})
+			require.Equal(t, doctor.Container, r.Place)
+			got := ""
+			if len(r.Findings) > 0 {
+				got = fmt.Sprint(r.Findings[0].Severity, " ", r.Findings[0].ID)
+			}
+			require.Equal(t, tt.want, got, r.Text(0, false, 0))
+			require.LessOrEqual(t, len(r.Findings), 1, r.Text(0, false, 0))
+		})
+	}
+}
+
+// TestText: golden pages, of any width, that fit where words permit.
+func TestText(t *testing.T) {
+	for _, name := range []string{"ok", "engine-down", "many", "agent-shared"} {
+		r := judged(t, load(t, name), Ask{})
+		for _, width := range []int{40, 80, 200} {
+			got := r.Text(width, false, 312*time.Millisecond)
+			for _, line := range lines(got) {
+				if strings.Contains(strings.TrimSpace(line), " ") {
+					assert.LessOrEqual(t, utf8.RuneCountInString(line), width, line)
+				}
+			}
+			golden(t, fmt.Sprintf("text/%s-%d.txt", name, width), got)
+		}
+	}
+	r := judged(t, load(t, "many"), Ask{})
+	golden(t, "text/many-colour.txt", r.Text(80, true, 312*time.Millisecond))
+	golden(t, "text/many.json", string(r.JSON(312*time.Millisecond)))
+	empty := doctor.Report{}.JSON(0)
+	require.True(t, json.Valid(empty))
+	for _, list := range []string{"findings", "not_checked", "seen"} {
+		require.Contains(t, string(empty), `"`+list+`": []`)
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got, name)
+}
