@@ -154,8 +154,7 @@ func (c check) findings(w *world, waivers []Waiver, used []bool) []Finding {
 			whole = whole && slices.Contains(partly, source)
 			fix := []string{"let the hook read " + string(source) + ", or run it in a container whose engine shows it"}
 			if source == FromNodes {
-				fix = []string{"mount volumes with nodev, where no device node opens, and none is looked for; in compose.yml, of each:",
-					"    driver_opts: {type: none, o: \"bind,nosuid,nodev\", device: /srv/cache}"}
+				fix = []string{"mount volumes on the host with nosuid and nodev, which a bind mount then has too: there no device node opens, and none is looked for"}
 			}
 			all = append(all, found{
 				what:    fmt.Sprintf("not measured: %s: %s", escape.Text(string(source)), escape.Text(cause)),

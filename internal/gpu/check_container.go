@@ -487,7 +487,7 @@ func containerUserns(w *world) []found {
 		if m.IsVolume() && !m.ReadOnly() && !w.isSocket(m) && (!m.Has("nosuid") || !m.Has("nodev")) && !engines(procfs.Mount{Point: m.Point}) {
 			one.as, one.match = Warn, escape.Text(m.Point)
 			one.what += ", and " + escape.Text(m.Point) + " is a writable volume without nosuid and nodev: a setuid file there works on the host"
-			one.fix = append(one.fix, "or, for a volume that has both, in compose.yml:", "    driver_opts: {type: none, o: \"bind,nosuid,nodev\", device: /srv/cache}")
+			one.fix = append(one.fix, "or mount it on the host with nosuid and nodev: a bind mount has what its source has")
 			break
 		}
 	}
@@ -499,7 +499,7 @@ func persistHome(w *world) []found {
 	var all []found
 	for _, h := range w.Homes {
 		m, ok := procfs.MountOf(w.Mounts, h.Path)
-		if !ok || !m.IsVolume() || m.ReadOnly() {
+		if !ok || !m.IsVolume() || m.ReadOnly() || h.Emptied {
 			continue
 		}
 		one := found{what: escape.Text(h.Path) + " is on a volume that outlives the container", match: escape.Text(h.Path),

@@ -459,6 +459,10 @@ func TestCheck(t *testing.T) {
 			s.mount(procfs.Mount{Root: "/srv/x", Point: "/root", Type: "ext4", Source: "/dev/sda1", Options: []string{"rw", "nosuid", "nodev"}})
 			s.Homes = []Home{{Path: "/root", Startup: []string{".bashrc"}}}
 		}, []string{"warn persist.home"}, ".bashrc"},
+		{"a home that is emptied", func(s *scene) {
+			s.mount(procfs.Mount{Root: "/srv/x", Point: "/root", Type: "ext4", Source: "/dev/sda1", Options: []string{"rw", "nosuid", "nodev"}})
+			s.Homes = []Home{{Path: "/root", Emptied: true}}
+		}, nil, ""},
 		{"a home that goes", func(s *scene) { s.Homes = []Home{{Path: "/root", Startup: []string{".bashrc"}}} }, nil, ""},
 		{"a preload", func(s *scene) { s.Preload = "/tmp/x.so" }, []string{"warn loader.tampered"}, "/tmp/x.so"},
 		{"a writable nvidia-smi", func(s *scene) {

@@ -302,6 +302,9 @@ type Home struct {
 	Path string `json:"path"`
 	// Startup are the files there that programs run or obey at their start.
 	Startup []string `json:"startup,omitempty"`
+	// Emptied: the host says, by a directory of root's, that it empties the volume
+	// before each container (package kept).
+	Emptied bool `json:"emptied,omitempty"`
 }
 
 // Limits are the container's; an empty text is no limit.

@@ -4,12 +4,14 @@ package grant
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope/openssl"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
@@ -127,21 +129,59 @@ func (c Case) Reason() (reason, hint string) {
 // Wanted tells whether there is a value to open.
 func (c Case) Wanted() bool { return unseal.AnySealed(c.open) }
 
-// Identities loads the identities if they are wanted, and gives the operator's
-// credentials up where the operator said so: for every job, whether it gets
-// secrets or not. It closes the process to its neighbours first.
-func (c Case) Identities(config settings.Settings, uid int) ([]identity.Identity, error) {
-	var identities []identity.Identity
+// Keys are what values are opened with.
+type Keys struct {
+	Identities []identity.Identity
+	Older      *openssl.Key // nil: none is configured, or nothing is sealed for it
+}
+
+// Keys loads what is wanted, and gives the operator's credentials up where the
+// operator said so: for every job, whether it gets secrets or not. It closes the
+// process to its neighbours first.
+func (c Case) Keys(config settings.Settings, uid int) (Keys, error) {
+	var keys Keys
 	var loadErr error
 	if c.Wanted() {
 		if loadErr = harden.Process(); loadErr == nil {
-			identities, loadErr = identity.Load(config.Identities, uid)
+			keys, loadErr = c.load(config, uid)
 		}
 	}
 	if err := GiveUp(config); err != nil {
-		return nil, errors.Join(err, loadErr)
+		return Keys{}, errors.Join(err, loadErr)
 	}
-	return identities, loadErr
+	return keys, loadErr
+}
+
+func (c Case) load(config settings.Settings, uid int) (keys Keys, err error) {
+	if keys.Identities, err = identity.Load(config.Identities, uid); err != nil {
+		return Keys{}, err
+	}
+	older := func(s job.Sealed) bool {
+		form := envelope.FormOf(s.Text)
+		return form == envelope.FormRSA || form == envelope.FormRSAHybrid
+	}
+	if config.Older.Key == "" || !slices.ContainsFunc(c.open, older) {
+		return keys, nil
+	}
+	if keys.Older, err = OlderKey(config, uid); err != nil {
+		return Keys{}, err
+	}
+	return keys, nil
+}
+
+// OlderKey loads the key of the older forms. Its errors are credential.File's, or wrap
+// openssl.ErrKey.
+func OlderKey(config settings.Settings, uid int) (*openssl.Key, error) {
+	const most = 16 << 10 // bytes, of a file of 2
+	text, err := config.Older.Credential().Read(uid, most)
+	if err != nil {
+		return nil, err
+	}
+	key, err := openssl.ParseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("RSA key %s: %w", config.Older.Key, err)
+	}
+	return key, nil
 }
 
 // GiveUp gives the operator's credentials up where the operator said so.
@@ -153,9 +193,9 @@ func GiveUp(config settings.Settings) error {
 }
 
 // Open opens what may be opened, and calls granted as unseal.OpenEach does.
-func (c Case) Open(identities []identity.Identity, config settings.Settings, now time.Time, granted func([]envelope.Variable)) []unseal.Result {
+func (c Case) Open(keys Keys, config settings.Settings, now time.Time, granted func([]envelope.Variable)) []unseal.Result {
 	results := unseal.OpenEach(c.open, c.job.Facts, unseal.Policy{
-		Identities: identities, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: now,
+		Identities: keys.Identities, Older: keys.Older, Serves: config.Older.Serves, ScopeAny: config.ScopeAny, Rules: config.Rules, Now: now,
 	}, granted)
 	kept := unseal.Withhold(c.keep, c.reason, c.hint)
 	for i := range kept {

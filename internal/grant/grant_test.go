@@ -70,13 +70,13 @@ func TestCase(t *testing.T) {
 			}
 			require.Equal(t, tt.trusted, c.Verdict.Trusted)
 			require.Equal(t, tt.wanted, c.Wanted())
-			identities, err := c.Identities(config, os.Getuid())
+			keys, err := c.Keys(config, os.Getuid())
 			require.NoError(t, err)
-			require.Equal(t, tt.wanted, len(identities) > 0)
+			require.Equal(t, tt.wanted, len(keys.Identities) > 0)
 			require.NoFileExists(t, file)
 
 			var early int
-			results := c.Open(identities, config, time.Now(), func([]envelope.Variable) { early++ })
+			results := c.Open(keys, config, time.Now(), func([]envelope.Variable) { early++ })
 			var got []string
 			for _, r := range results {
 				text := r.Variable + " " + r.Reason
@@ -100,10 +100,10 @@ func TestIdentities(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	require.NoError(t, os.Link(file, file+"2"))
 	config := settings.Settings{Identities: []settings.IdentityFile{{Path: file}}, Consume: true}
-	_, err := Case{}.Identities(config, os.Getuid())
+	_, err := Case{}.Keys(config, os.Getuid())
 	require.Error(t, err)
 	config.Consume = false
-	_, err = Case{}.Identities(config, os.Getuid())
+	_, err = Case{}.Keys(config, os.Getuid())
 	require.NoError(t, err)
 }
 
@@ -138,7 +138,7 @@ func TestAttestation(t *testing.T) {
 			require.Equal(t, tt.reason, c.Verdict.Reason)
 			require.False(t, c.Verdict.Trusted, "before anybody has been asked")
 			require.False(t, c.Wanted())
-			for _, r := range c.Open(nil, settings.Settings{}, time.Now(), nil) {
+			for _, r := range c.Open(Keys{}, settings.Settings{}, time.Now(), nil) {
 				if tt.job.Upload && !tt.undecided {
 					require.Equal(t, onlyUploads, r.Reason)
 				} else {
@@ -178,7 +178,7 @@ func TestAttestation(t *testing.T) {
 		said := map[bool]string{false: "Buildkite's API does not attest this build: no answer", true: "Buildkite's API could not be asked: no answer"}[outage]
 		require.Equal(t, said, reason)
 		require.Equal(t, "run it again", hint)
-		for _, r := range down.Open(nil, settings.Settings{}, time.Now(), nil) {
+		for _, r := range down.Open(Keys{}, settings.Settings{}, time.Now(), nil) {
 			require.Equal(t, unseal.Withheld, r.Outcome)
 			require.Equal(t, outage, r.Loud)
 		}

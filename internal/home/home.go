@@ -29,6 +29,10 @@ const (
 	Fleeting = "/run/juliagpu-secrets/user"
 )
 
+// Kept is root's, and in Lasting on hosts that empty it before each container:
+// package kept.
+const Kept = Lasting + "/kept"
+
 // ErrNotOurs says that something else is where a directory belongs.
 var ErrNotOurs = errors.New("not a directory of ours")
 

@@ -1,4 +1,4 @@
-// Package identity loads the age identities.
+// Package identity makes and loads the age identities.
 //
 // Nothing in it prints key material: its errors say which line of which file is
 // wrong, never what stands there, and an Identity shows its fingerprint.
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 
@@ -17,8 +18,8 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 )
 
-// maxFile is the largest identity file, in bytes: hundreds of X25519 identities.
-const maxFile = 64 << 10
+// MaxFile is the largest identity file, in bytes: hundreds of X25519 identities.
+const MaxFile = 64 << 10
 
 // ErrMalformed says that a file is not what age-keygen writes.
 var ErrMalformed = errors.New("not an identity file")
@@ -28,6 +29,7 @@ var ErrMalformed = errors.New("not an identity file")
 type Identity struct {
 	File        string
 	Retired     bool   // opens, and its user should be warned
+	Recipient   string // its public half
 	Fingerprint string // of the recipient, see envelope.Fingerprint
 	Age         age.Identity
 }
@@ -44,11 +46,11 @@ func (i Identity) Format(f fmt.State, _ rune) {
 func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
 	var all []Identity
 	for _, file := range files {
-		text, err := credential.File{Kind: "identity", Path: file.Path}.Read(uid, maxFile)
+		text, err := credential.File{Kind: "identity", Path: file.Path}.Read(uid, MaxFile)
 		if err != nil {
 			return nil, err
 		}
-		identities, err := parse(text)
+		identities, err := Parse(text)
 		if err != nil {
 			return nil, fmt.Errorf("identity %s: %w", file.Path, err)
 		}
@@ -60,9 +62,28 @@ func Load(files []settings.IdentityFile, uid int) ([]Identity, error) {
 	return all, nil
 }
 
-// parse reads what age-keygen writes: one identity a line, comments and empty
-// lines. age's own parser quotes a line that it can't read.
-func parse(text []byte) ([]Identity, error) {
+// New makes an identity: X25519, or post-quantum. The text is of a file as age-keygen
+// writes it, and holds the key.
+func New(postQuantum bool, now time.Time) (text []byte, made Identity, err error) {
+	var key fmt.Stringer
+	if postQuantum {
+		key, err = age.GenerateHybridIdentity()
+	} else {
+		key, err = age.GenerateX25519Identity()
+	}
+	if err == nil {
+		made, err = parseLine(key.String())
+	}
+	if err != nil {
+		return nil, Identity{}, err
+	}
+	return fmt.Appendf(nil, "# created: %s\n# public key: %s\n%s\n", now.Format(time.RFC3339), made.Recipient, key), made, nil
+}
+
+// Parse reads the text of a file that age-keygen writes: one identity a line,
+// comments and empty lines. The error wraps ErrMalformed, and quotes nothing: age's
+// own parser quotes a line that it can't read.
+func Parse(text []byte) ([]Identity, error) {
 	var identities []Identity
 	n := 0
 	for line := range bytes.Lines(text) {
@@ -98,13 +119,13 @@ func parseLine(line string) (Identity, error) {
 		if err != nil { // it quotes the line
 			return Identity{}, errors.New("begins like an identity, but its letters don't add up: copy the whole line")
 		}
-		return Identity{Age: i, Fingerprint: envelope.Fingerprint(recipient.String())}, nil
+		return of(i, recipient.String()), nil
 	case begins("AGE-SECRET-KEY-PQ-1"):
 		i, err := age.ParseHybridIdentity(line)
 		if err != nil {
 			return Identity{}, errors.New("begins like a post-quantum identity, but its letters don't add up: copy the whole line")
 		}
-		return Identity{Age: i, Fingerprint: envelope.Fingerprint(i.Recipient().String())}, nil
+		return of(i, i.Recipient().String()), nil
 	case begins("age1"):
 		return Identity{}, errors.New("is a recipient, the public half: put the identity here, which begins with AGE-SECRET-KEY-")
 	case begins("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----"):
@@ -115,4 +136,8 @@ func parseLine(line string) (Identity, error) {
 		return Identity{}, errors.New("names an age plugin: no other program is started here, so make an identity with age-keygen")
 	}
 	return Identity{}, errors.New("is neither an identity nor a comment")
+}
+
+func of(i age.Identity, recipient string) Identity {
+	return Identity{Age: i, Recipient: recipient, Fingerprint: envelope.Fingerprint(recipient)}
 }

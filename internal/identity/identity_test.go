@@ -163,7 +163,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		identities, err := parse(text)
+		identities, err := Parse(text)
 		if err != nil {
 			require.ErrorIs(t, err, ErrMalformed)
 			require.Less(t, len(err.Error()), 200)

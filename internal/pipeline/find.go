@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +29,26 @@ func Find(file []byte) ([]Sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := map[*yaml.Node]*Sealed{} // by the node of its name
-	err = walk(root, func(env []entry, _ string, step *yaml.Node) {
+	found, err := sealedEntries(root)
+	if err != nil {
+		return nil, err
+	}
+	var all []Sealed
+	for _, s := range found {
+		all = append(all, s.Sealed)
+	}
+	return all, nil
+}
+
+// A sealedEntry is a Sealed with the node that holds its text.
+type sealedEntry struct {
+	Sealed
+	value *yaml.Node
+}
+
+func sealedEntries(root *yaml.Node) ([]*sealedEntry, error) {
+	found := map[*yaml.Node]*sealedEntry{} // by the node of its name
+	err := walk(root, func(env []entry, _ string, step *yaml.Node) {
 		for _, e := range env {
 			value := resolve(e.value)
 			if !strings.HasPrefix(e.name, names.Prefix) || value.Kind != yaml.ScalarNode {
@@ -37,7 +56,7 @@ func Find(file []byte) ([]Sealed, error) {
 			}
 			s := found[e.key]
 			if s == nil {
-				s = &Sealed{Name: e.name, Text: value.Value, Line: e.key.Line, Column: e.key.Column}
+				s = &sealedEntry{Sealed{Name: e.name, Text: value.Value, Line: e.key.Line, Column: e.key.Column}, value}
 				found[e.key] = s
 			}
 			if step == nil {
@@ -51,14 +70,9 @@ func Find(file []byte) ([]Sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Sealed
-	for _, s := range found {
-		all = append(all, *s)
-	}
-	slices.SortFunc(all, func(a, b Sealed) int {
+	return slices.SortedFunc(maps.Values(found), func(a, b *sealedEntry) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	return all, nil
+	}), nil
 }
 
 // A place is one variable of one env:.

@@ -179,9 +179,7 @@ func (s source) end(n *yaml.Node, indent int, flow bool) (int, error) {
 		return i, nil
 	}
 	for s.at(i) == '&' || s.at(i) == '!' {
-		for !strings.ContainsRune(" \t\r\n", rune(s.at(i))) && (!flow || !strings.ContainsRune(",[]{}", rune(s.at(i)))) {
-			i++
-		}
+		i = s.property(i, flow)
 		if n.Kind == yaml.ScalarNode && n.Style&^yaml.TaggedStyle == 0 && n.Value == "" {
 			return i, nil
 		}
@@ -194,6 +192,22 @@ func (s source) end(n *yaml.Node, indent int, flow bool) (int, error) {
 		return s.endOfCollection(n, i)
 	}
 	return 0, errUnsure
+}
+
+// property is the end of an anchor or tag.
+func (s source) property(i int, flow bool) int {
+	for !strings.ContainsRune(" \t\r\n", rune(s.at(i))) && (!flow || !strings.ContainsRune(",[]{}", rune(s.at(i)))) {
+		i++
+	}
+	return i
+}
+
+// body is where a node begins behind its anchor and tag.
+func (s source) body(i int, flow bool) int {
+	for s.at(i) == '&' || s.at(i) == '!' {
+		i, _ = s.gap(s.property(i, flow))
+	}
+	return i
 }
 
 func (s source) endOfCollection(n *yaml.Node, i int) (end int, err error) {

@@ -124,8 +124,12 @@ func checkEntry(name, text string) error {
 	if err := names.Check(label); !ok || err != nil {
 		return &Error{Cause: "not a name that a sealed value can have", hint: "it is " + names.Prefix + " and the variable's name"}
 	}
+	return checkText(name, text)
+}
+
+func checkText(name, text string) error {
 	if text == "" || len(text) > envelope.MaxSealed || strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") != "" {
-		return &Error{Cause: name + ": not the base64 of a sealed value", hint: "seal it with encrypt"}
+		return &Error{Cause: escape.Text(name) + ": not the base64 of a sealed value", hint: "seal it with encrypt"}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package replace
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,4 +46,24 @@ func TestFileCalledOff(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
+}
+
+// TestNew: what is there stays, and nothing lies beside it.
+func TestNew(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	require.NoError(t, New(path, []byte("one")))
+	require.ErrorIs(t, New(path, []byte("two")), fs.ErrExist)
+	require.NoError(t, os.Symlink("nowhere", filepath.Join(dir, "link")))
+	require.ErrorIs(t, New(filepath.Join(dir, "link"), []byte("two")), fs.ErrExist, "no link is followed")
+	require.ErrorIs(t, New(filepath.Join(dir, "no", "f"), nil), fs.ErrNotExist)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "one", string(text))
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
 }

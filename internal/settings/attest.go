@@ -108,6 +108,9 @@ func (s Settings) Credentials() []credential.File {
 	for _, i := range s.Identities {
 		files = append(files, credential.File{Kind: "identity", Path: i.Path})
 	}
+	if s.Older.Key != "" {
+		files = append(files, s.Older.Credential())
+	}
 	if s.Attest.Token != "" {
 		files = append(files, s.Attest.Credential())
 	}

@@ -41,6 +41,7 @@ func Parse(text []byte) (Settings, error) {
 		strict.Key("users", s.readUsers),
 		strict.Key("reject", s.readReject),
 		strict.Key("attest", s.readAttest),
+		strict.Key("older", s.Older.read),
 	)
 	if err != nil {
 		return Settings{}, err

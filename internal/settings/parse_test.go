@@ -56,6 +56,10 @@ attest:
   api: https://api.buildkite.example:8443
   roots: /etc/juliagpu-secrets/roots.pem
   limit: {file: /run/juliagpu-attest/limit, per-minute: 30}
+older:
+  key: /run/juliagpu-secrets/rsa-key
+  serves:
+    github.com/juliagpu/cuda.jl: [CODECOV_TOKEN, DOCUMENTER_KEY]
 `
 
 func name(t *testing.T, s string) repo.Name {
@@ -88,6 +92,7 @@ func TestParse(t *testing.T) {
 		Attest: Attest{Token: "/run/juliagpu-secrets/api-token", Organization: "juliagpu", Deadline: 30 * time.Second,
 			URL: "https://api.buildkite.example:8443", Roots: "/etc/juliagpu-secrets/roots.pem",
 			PerMinute: 30, Limit: "/run/juliagpu-attest/limit"},
+		Older:   Older{Key: "/run/juliagpu-secrets/rsa-key", Serves: map[repo.Name][]string{cuda: {"CODECOV_TOKEN", "DOCUMENTER_KEY"}}},
 		GPU:     GPU{File: "/run/juliagpu-secrets/gpu/gpuci.3.yml"},
 		Waivers: []gpu.Waiver{{ID: "ns.net", Reason: "the tests measure the host's network", Until: time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC)}},
 	}
@@ -131,10 +136,16 @@ func TestParseAttestDefaults(t *testing.T) {
 // A text that begins with + stands below a good file of four lines.
 func TestParseErrors(t *testing.T) {
 	const good = "mode: direct\nreason: for a test\nidentities:\n- file: /i\n"
-	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers, users, reject, attest"
+	const anyKey = "write one of mode, reason, isolation, identities, consume, scope-any, aliases, pipelines, triggers, sources, repositories, gpu, waivers, users, reject, attest, older"
 	const yaml = "look for a blank too few or too many, a tab, or text that needs quotes"
 	const example = "write it as in github.com/juliagpu/cuda.jl"
 	for _, tt := range []struct{ name, text, want, hint string }{
+		// Older values.
+		{"older, no key", "+older: {serves: {github.com/juliagpu/cuda.jl: [A]}}", "5:8: older.key: missing", "name the file that holds the RSA key of the older tool"},
+		{"older, for nobody", "+older: {key: /k}", "5:8: older.serves: missing", "list each repository with the variables that it may have, as in github.com/juliagpu/cuda.jl: [CODECOV_TOKEN]"},
+		{"older, with the prefix", "+older: {key: /k, serves: {github.com/juliagpu/cuda.jl: [SECRET_A]}}", "5:57: older.serves.github.com/juliagpu/cuda.jl: not a variable that a sealed value may set", "write it as steps read it, CODECOV_TOKEN and not SECRET_CODECOV_TOKEN"},
+		{"older, twice", "+older: {key: /k, serves: {github.com/juliagpu/cuda.jl: [A, A]}}", "5:60: older.serves.github.com/juliagpu/cuda.jl: listed twice", "keep one"},
+		{"older, a pattern", "+older: {key: /k, serves: {github.com/juliagpu/*: [A]}}", "5:27: older.serves.github.com/juliagpu/*: not a repository in its one spelling", example},
 		// The file.
 		{"empty", "", "empty", "write mode: split or mode: direct, and what else the README asks for"},
 		{"only a comment", "# nothing\n", "empty", "write mode: split or mode: direct, and what else the README asks for"},

@@ -39,6 +39,7 @@ type Settings struct {
 	Consume    bool           // remove the files of Credentials before a job's code runs
 	ScopeAny   bool           // open what is sealed for any repository, or has no label
 	Rules      trust.Rules
+	Older      Older
 	Attest     Attest
 	GPU        GPU
 	Waivers    []gpu.Waiver // of findings, besides those of the policy

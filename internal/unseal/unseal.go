@@ -16,6 +16,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope/openssl"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
@@ -83,7 +84,9 @@ func recognise(s job.Sealed) (r *Result, ours bool) {
 // A Policy is what the operator and the clock say about opening.
 type Policy struct {
 	Identities []identity.Identity
-	ScopeAny   bool // values without a scope may open
+	Older      *openssl.Key           // opens the older RSA forms; nil: nobody does
+	Serves     map[repo.Name][]string // what they may be, for which repository
+	ScopeAny   bool                   // values without a scope may open
 	Rules      trust.Rules
 	Now        time.Time
 }
@@ -162,8 +165,8 @@ func open(s job.Sealed, build job.Facts, policy Policy) Result {
 	result := func(outcome Outcome, hint, format string, args ...any) Result {
 		return Result{Variable: s.Variable, Outcome: outcome, Hint: hint, Reason: fmt.Sprintf(format, args...)}
 	}
-	if form := envelope.FormOf(s.Text); form != envelope.FormAge {
-		return result(Withheld, "seal it again with encrypt", "sealed in the older RSA form, which this version does not open")
+	if envelope.FormOf(s.Text) != envelope.FormAge {
+		return openOlder(s, build, policy)
 	}
 	opened, err := envelope.Open(s.Text, ages(policy.Identities)...)
 	switch {
@@ -209,6 +212,45 @@ func open(s job.Sealed, build job.Facts, policy Policy) Result {
 		r.Warning = fmt.Sprintf("expires on %s; seal it again before", day(label.Expires))
 	}
 	return r
+}
+
+// openOlder judges a value of an older form, which says nothing of itself: the
+// operator's list stands for the label, and the variable's name for its own.
+func openOlder(s job.Sealed, build job.Facts, policy Policy) Result {
+	const again = "seal it again with encrypt"
+	withheld := func(reason string) Result {
+		return Result{Variable: s.Variable, Outcome: Withheld, Reason: reason, Hint: again}
+	}
+	if policy.Older == nil {
+		return withheld("sealed in the older RSA form, which this agent does not open")
+	}
+	name := strings.TrimPrefix(s.Variable, names.Prefix)
+	if err := names.Check(name); err != nil {
+		return Result{Variable: s.Variable, Outcome: Refused, Reason: err.Error(), Hint: "rename the variable, or seal the value again for this name"}
+	}
+	ours, err := build.Repository()
+	if err != nil || !policy.serves(ours, name) {
+		r := withheld(fmt.Sprintf("sealed in the older RSA form, in which this agent's operator lets %s have no %s", ours, name))
+		r.Hint += ", or have the operator list it under older:"
+		return r
+	}
+	value, err := policy.Older.Open(s.Text)
+	if err != nil {
+		r := withheld(err.Error())
+		r.Loud = true
+		return r
+	}
+	return Result{Variable: s.Variable, Outcome: Granted, Set: []envelope.Variable{{Name: name, Value: value}}, Warning: "sealed in the older RSA form: " + again}
+}
+
+// serves tells whether a repository may have a variable in an older form.
+func (p Policy) serves(ours repo.Name, variable string) bool {
+	for name, variables := range p.Serves {
+		if p.Rules.Same(name, ours) && slices.Contains(variables, variable) {
+			return true
+		}
+	}
+	return false
 }
 
 // outOfScope says why a commit put a sealed value where it can't open.

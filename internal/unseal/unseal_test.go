@@ -1,6 +1,7 @@
 package unseal
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope/openssl"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
@@ -189,5 +191,60 @@ func TestManyKeepTheirOrder(t *testing.T) {
 		require.Equal(t, sealed[i].Variable, r.Variable)
 		require.Equal(t, Granted, r.Outcome)
 		require.Equal(t, "the value of "+r.Set[0].Name, r.Set[0].Value.Reveal())
+	}
+}
+
+// TestOlder: a value of an older form opens where the operator lists it, and only
+// there.
+func TestOlder(t *testing.T) {
+	text := func(name string) string {
+		text, err := os.ReadFile("../envelope/openssl/testdata/" + name)
+		require.NoError(t, err)
+		return string(text)
+	}
+	key, err := openssl.ParseKey([]byte(text("pkcs1.pem")))
+	require.NoError(t, err)
+	bare, hybrid := text("bare.txt"), text("hybrid.txt")
+	fork := push
+	fork.Repo = "https://github.com/mallory/CUDA.jl"
+	nowhere := push
+	nowhere.Repo = "somewhere"
+	renamed := push
+	renamed.Repo = "https://github.com/JuliaGPU/CUDAnative.jl"
+	serves := map[repo.Name][]string{name("github.com/juliagpu/cuda.jl"): {"A", "PATH_TO"}}
+	for what, tt := range map[string]struct {
+		variable, text string
+		build          job.Facts
+		key            *openssl.Key
+		outcome        Outcome
+		says           string
+	}{
+		"bare":               {"A", bare, push, key, Granted, "a value of the older tool"},
+		"hybrid":             {"A", hybrid, push, key, Granted, "a longer value, 0000"},
+		"an alias":           {"A", bare, renamed, key, Granted, "a value"},
+		"no key":             {"A", bare, push, nil, Withheld, "which this agent does not open"},
+		"another name":       {"B", bare, push, key, Withheld, "lets github.com/juliagpu/cuda.jl have no B"},
+		"another repository": {"A", bare, fork, key, Withheld, "lets github.com/mallory/cuda.jl have no A"},
+		"no repository":      {"A", bare, nowhere, key, Withheld, "have no A"},
+		"a forbidden name":   {"LD_PRELOAD", bare, push, key, Refused, "LD_PRELOAD"},
+		"damaged":            {"A", "AAAA" + bare[4:], push, key, Withheld, "sealed for another RSA key, or damaged"},
+		"damaged, hybrid":    {"A", hybrid[:len(hybrid)-24] + "AAAAAAAAAAAAAAAAAAAAAAAA", push, key, Withheld, "sealed for another RSA key, or damaged"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.policy.Older, w.policy.Serves = tt.key, serves
+			w.policy.Rules.Aliases = map[repo.Name]repo.Name{name("github.com/juliagpu/cudanative.jl"): name("github.com/juliagpu/cuda.jl")}
+			r := Open([]job.Sealed{{Variable: "SECRET_" + tt.variable, Text: tt.text}}, tt.build, w.policy)[0]
+			require.Equal(t, tt.outcome, r.Outcome, r.Reason)
+			if tt.outcome != Granted {
+				require.Contains(t, r.Reason, tt.says)
+				require.Empty(t, r.Set)
+				require.NotEmpty(t, r.Hint)
+				return
+			}
+			require.Equal(t, tt.variable, r.Set[0].Name)
+			require.Contains(t, r.Set[0].Value.Reveal(), tt.says)
+			require.Contains(t, r.Warning, "seal it again")
+		})
 	}
 }

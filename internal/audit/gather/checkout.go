@@ -34,23 +34,13 @@ var ErrNoClone = errors.New("no clone of a repository: there is no .git")
 // pipeline's.
 func Checkout(folder string) (audit.Checkout, error) {
 	c := audit.Checkout{Folder: folder}
-	if _, err := os.Lstat(filepath.Join(folder, ".git")); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Stat(folder); err != nil {
-				return c, err
-			}
-			return c, ErrNoClone
-		}
-		return c, err
-	}
-	c.Repositories = remotes(folder)
-	root, err := os.OpenRoot(folder)
+	files, err := Files(folder)
 	if err != nil {
 		return c, err
 	}
-	defer root.Close()
-	for _, file := range files(root) {
-		text, err := read(root, file)
+	c.Repositories = remotes(folder)
+	for _, file := range files {
+		text, err := Read(folder, file)
 		if err != nil {
 			c.Texts = append(c.Texts, audit.Text{File: file, Unread: cause(err)})
 			continue
@@ -65,6 +55,37 @@ func Checkout(folder string) (audit.Checkout, error) {
 		}
 	}
 	return c, nil
+}
+
+// Files are the files of a clone that may be pipelines, in its folder and with
+// slashes. The error wraps ErrNoClone where that is none.
+func Files(folder string) ([]string, error) {
+	if _, err := os.Lstat(filepath.Join(folder, ".git")); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(folder); err != nil {
+				return nil, err
+			}
+			return nil, ErrNoClone
+		}
+		return nil, err
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return files(root), nil
+}
+
+// Read reads a file of Files. Links within the clone are followed; what is no regular
+// file is not waited for.
+func Read(folder, file string) ([]byte, error) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return read(root, file)
 }
 
 // Clones finds the clones in a folder: those in it, and one folder deeper, as in
@@ -139,8 +160,7 @@ func files(root *os.Root) (found []string) {
 	return found
 }
 
-// read reads a file of at most a pipeline's size. Links within the clone are
-// followed; what is no regular file is not waited for.
+// read reads a file of at most a pipeline's size.
 func read(root *os.Root, file string) ([]byte, error) {
 	info, err := root.Stat(file)
 	if err != nil {
@@ -158,13 +178,9 @@ func read(root *os.Root, file string) ([]byte, error) {
 }
 
 // remotes are the repositories of a clone's remotes: of upstream, of origin, of
-// the rest. .git/config is read as text: git would run what its configuration says.
+// the rest.
 func remotes(folder string) (names []repo.Name) {
-	config := filepath.Join(folder, ".git", "config")
-	if info, err := os.Lstat(filepath.Join(folder, ".git")); err == nil && info.Mode().IsRegular() {
-		config = filepath.Join(common(folder), "config") // of a worktree, or of a submodule
-	}
-	urls := remoteURLs(line(config, maxConfig))
+	urls := Remotes(folder)
 	order := []string{"upstream", "origin"}
 	for remote := range urls {
 		if !slices.Contains(order[:2], remote) {
@@ -178,6 +194,16 @@ func remotes(folder string) (names []repo.Name) {
 		}
 	}
 	return names
+}
+
+// Remotes are the addresses of a clone's remotes; one may hold a password.
+// .git/config is read as text: git would run what its configuration says.
+func Remotes(folder string) map[string]string {
+	config := filepath.Join(folder, ".git", "config")
+	if info, err := os.Lstat(filepath.Join(folder, ".git")); err == nil && info.Mode().IsRegular() {
+		config = filepath.Join(common(folder), "config") // of a worktree, or of a submodule
+	}
+	return remoteURLs(line(config, maxConfig))
 }
 
 // common is the Git folder behind a file .git, with that of all worktrees where

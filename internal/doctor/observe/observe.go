@@ -470,15 +470,20 @@ func (o *observer) given() {
 	}
 }
 
-// jobRuns tells whether a process of jobs' users is alive.
+// jobRuns tells whether a process of jobs' users is alive here: with the host's
+// processes in sight there may be others of the same numbers, in other cgroups.
 func (o *observer) jobRuns() bool {
 	c := o.facts.Config.Is
 	if c == nil || c.Users == (settings.Users{}) {
 		return false
 	}
 	entries, _ := os.ReadDir(o.path("/proc"))
+	own, _ := os.ReadFile(o.path("/proc/self/cgroup"))
 	for _, e := range entries {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		if group, err := os.ReadFile(o.path("/proc/" + e.Name() + "/cgroup")); err == nil && !bytes.Equal(group, own) {
 			continue
 		}
 		text, err := os.ReadFile(o.path("/proc/" + e.Name() + "/status"))

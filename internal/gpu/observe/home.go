@@ -1,12 +1,16 @@
 package observe
 
 import (
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/home"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 )
 
 // startup are files that shells, git, Julia and other tools of builds run or obey
@@ -34,8 +38,8 @@ func (o *observer) homes() []gpu.Home {
 	var all []gpu.Home
 	for _, dir := range dirs {
 		name, ok := within(dir)
-		home := gpu.Home{Path: path.Clean(dir)}
-		if !ok || slices.ContainsFunc(all, func(h gpu.Home) bool { return h.Path == home.Path }) {
+		h := gpu.Home{Path: path.Clean(dir), Emptied: o.emptied(path.Clean(dir))}
+		if !ok || slices.ContainsFunc(all, func(other gpu.Home) bool { return other.Path == h.Path }) {
 			continue
 		}
 		if _, err := o.FS.Lstat(name); err != nil {
@@ -43,12 +47,30 @@ func (o *observer) homes() []gpu.Home {
 		}
 		for _, file := range startup {
 			if _, err := o.FS.Lstat(path.Join(name, file)); err == nil {
-				home.Startup = append(home.Startup, file)
+				h.Startup = append(h.Startup, file)
 			}
 		}
-		all = append(all, home)
+		all = append(all, h)
 	}
 	return all
+}
+
+// emptied tells whether a directory is among those that package kept removes. Root
+// alone can say so: it looks for a directory of its, below one that is its alone.
+func (o *observer) emptied(dir string) bool {
+	if !procfs.Under(dir, home.Lasting) {
+		return false
+	}
+	for name, mode := range map[string]fs.FileMode{home.Lasting: 0o755, home.Kept: 0o700} {
+		info, err := o.FS.Lstat(name[1:])
+		if err != nil || info.Mode() != fs.ModeDir|mode {
+			return false
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // passwd is a user's home, as libraries find it without $HOME.
