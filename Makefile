@@ -77,7 +77,17 @@ install: build image-context ## the hooks, encrypt and juliagpu on this host, as
 	install -d /usr/share/juliagpu-secrets/compose
 	install -m 644 deploy/compose/*.yml /usr/share/juliagpu-secrets/compose/
 
+MAC = $(DESTDIR)/opt/juliagpu-secrets
+
+install-macos: build ## the hooks, encrypt and juliagpu on a Mac, as docs/macos.md says (needs root)
+	install -d -m 755 $(MAC)/hooks
+	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/agent-startup build/bin/attest build/bin/encrypt build/bin/juliagpu $(MAC)/
+	ln -sf ../environment ../pre-command ../pre-exit $(MAC)/hooks/
+	echo '#!/opt/juliagpu-secrets/pre-bootstrap' >$(MAC)/hooks/pre-bootstrap
+	echo '#!/opt/juliagpu-secrets/agent-startup' >$(MAC)/hooks/agent-startup
+	chmod 755 $(MAC)/hooks/pre-bootstrap $(MAC)/hooks/agent-startup
+
 clean: ## what the targets above left
 	rm -rf build
 
-.PHONY: help build page demo demo-docker test bench bench-split bench-containers lint image-context image fuzz install clean
+.PHONY: help build page demo demo-docker test bench bench-split bench-containers lint image-context image fuzz install install-macos clean

@@ -39,3 +39,36 @@ func TestAgeOpensWhatWeSeal(t *testing.T) {
 		}
 	}
 }
+
+// TestAgeReadsOurIdentities: what juliagpu keys new writes and keys recipients prints
+// serves age as what age-keygen writes does.
+func TestAgeReadsOurIdentities(t *testing.T) {
+	t.Parallel()
+	program, err := agenttest.Tool(t.Context(), "age", os.Stderr)
+	require.NoError(t, err)
+	juliagpu := filepath.Join(t.TempDir(), "juliagpu")
+	require.NoError(t, agenttest.Build(t.Context(), "./cmd/juliagpu", juliagpu))
+	for _, kind := range [][]string{nil, {"--hybrid"}} {
+		dir := t.TempDir()
+		run := func(stdin string, name string, args ...string) string {
+			cmd := exec.CommandContext(t.Context(), name, args...)
+			cmd.Dir, cmd.Stdin = dir, strings.NewReader(stdin)
+			out, err := cmd.Output()
+			require.NoError(t, err, "%s %s", name, args)
+			return string(out)
+		}
+		to := strings.TrimSpace(run("", juliagpu, append([]string{"keys", "new", "-o", "identity"}, kind...)...))
+		recipients := run("", juliagpu, "keys", "recipients", "identity")
+		require.Contains(t, recipients, "\n"+to+"\n")
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "recipients"), []byte(recipients), 0o644))
+
+		sealed := run("one", program, "-R", "recipients")
+		require.Equal(t, "one", run(sealed, program, "-d", "-i", "identity"))
+		sealed = run("two", program, "-r", to)
+		require.Equal(t, "two", run(sealed, program, "-d", "-i", "identity"))
+		sealed = run("three", program, "-e", "-i", "identity") // to the identity's own recipient
+		require.Equal(t, "three", run(sealed, program, "-d", "-i", "identity"))
+		_, line, err := envelope.ParseRecipients(recipients)
+		require.NoError(t, err, line)
+	}
+}

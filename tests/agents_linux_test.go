@@ -80,6 +80,7 @@ touch /usr/bin/x 2>&1 | sed 's/^/image: /'; echo x >/tmp/trap; mkdir -p "$HOME" 
 		require.NotContains(t, hosts, host, "a container of its own")
 		hosts = append(hosts, host)
 		require.NoFileExists(t, m.Held("identity"), "consumed, and so gone from the host")
+		require.NoFileExists(t, m.Held("agent.cfg"), "as is the agent's token")
 
 		inspect, err := exec.CommandContext(t.Context(), "docker", "inspect", m.Container()).Output()
 		require.NoError(t, err)
@@ -95,6 +96,45 @@ touch /usr/bin/x 2>&1 | sed 's/^/image: /'; echo x >/tmp/trap; mkdir -p "$HOME" 
 			require.NoError(t, err)
 			require.Empty(t, hits, "%s: %s", tt.name, dir)
 		}
+	}
+}
+
+// TestAgentsKeep: a repository's jobs meet the caches of its earlier ones of the same
+// verdict, in a container of their own, and nothing else that any job has left.
+func TestAgentsKeep(t *testing.T) {
+	t.Parallel()
+	_, _, _, hire := aCrew(t)
+	m := hire()
+	elsewhere := map[string]string{"BUILDKITE_REPO": "https://github.com/JuliaGPU/AMDGPU.jl.git"}
+	for _, tt := range []struct {
+		by, meets string
+		env       map[string]string
+	}{
+		{"first", "", nil},
+		{"second", "first\n", nil},
+		{"fork", "", fork},
+		{"elsewhere", "", elsewhere},
+		{"third", "first\nsecond\n", nil},
+		{"the fork again", "fork\n", fork},
+		{"another fork", "", mergeEnv(fork, map[string]string{"BUILDKITE_PULL_REQUEST_REPO": "https://github.com/eve/CUDA.jl.git"})},
+	} {
+		id := m.Server.Add(agenttest.Job{Env: tt.env, Command: fmt.Sprintf(`cat "$HOME/.cache/who" "$BUILDKITE_GIT_MIRRORS_PATH/who" 2>/dev/null | sort -u | sed 's/^/met: /'
+ls -A "$HOME" "$TMPDIR" | grep -v : | sed 's/^/left: /'
+for d in "$XDG_CACHE_HOME" "$BUILDKITE_GIT_MIRRORS_PATH" "$HOME" "$TMPDIR"; do echo %q >>"$d/who"; done
+ls /var/lib/juliagpu-secrets/kept 2>&1; echo end-of-job`, tt.by)})
+		require.NoError(t, m.Prepare())
+		log, status := m.Up(t.Context())
+		require.Equal(t, 0, status, log)
+		text := m.Server.Record(id).Text()
+		_, text, _ = strings.Cut(text, "~~~ Running commands")
+		var want strings.Builder
+		for line := range strings.Lines(tt.meets) {
+			want.WriteString("\nmet: " + strings.TrimSpace(line))
+		}
+		require.Contains(t, text, want.String(), tt.by)
+		require.Equal(t, strings.Count(tt.meets, "\n"), strings.Count(text, "\nmet: "), text)
+		require.NotContains(t, text, "\nleft: who", tt.by)
+		require.Contains(t, text, "kept': Permission denied", tt.by)
 	}
 }
 
@@ -118,7 +158,7 @@ func TestAgentsFail(t *testing.T) {
 		{"a policy of anybody's", func(m *crew.Member) error { return os.Chmod(m.Policy(), 0o666) }, "/etc/juliagpu-secrets/gpu.yml"},
 		{"a wrong configuration", func(m *crew.Member) error { return os.WriteFile(m.Config(), []byte("mode: splitt\n"), 0o644) }, "/etc/juliagpu-secrets/config.yml:1:7"},
 		{"no room for jobs", func(m *crew.Member) error {
-			return errors.Join(unix.Unmount(m.Room(), 0), os.Remove(m.Room()))
+			return unix.Unmount(m.Room(), 0)
 		}, "bind source path does not exist"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -153,6 +193,36 @@ func TestAgentsFail(t *testing.T) {
 		require.Equal(t, 0, status, log)
 		require.Contains(t, m.Server.Record(second).Text(), sum("TOKEN", value), log)
 	})
+}
+
+// TestAgentsFull: a job that fills the container's memory, by its files there, ends;
+// where the kernel ends the agent instead, that is the container's end. Whatever it
+// is, the next start is as any.
+func TestAgentsFull(t *testing.T) {
+	t.Parallel()
+	c, to, identities, hire := aCrew(t)
+	m, value := hire(), canary("value")
+	secret := map[string]string{"SECRET_TOKEN": seal(t, to, "TOKEN", value, nil)}
+	for _, where := range []string{"/tmp", "/dev/shm", "$XDG_RUNTIME_DIR", "$HOME"} {
+		full := m.Server.Add(agenttest.Job{Env: mergeEnv(secret, fork), Command: "cat /dev/zero >\"" + where + "/full\"; echo status $?; exit 7"})
+		require.NoError(t, m.Prepare())
+		log, status := m.Up(t.Context())
+		r := m.Server.Record(full)
+		require.True(t, status == 0 && r.ExitStatus != 0 || status == 137, "%s: %d %d %s%s", where, status, r.ExitStatus, r.Text(), log)
+		require.NoFileExists(t, m.Held("identity"))
+
+		next := m.Server.Add(agenttest.Job{Env: secret, Command: show("TOKEN")})
+		require.NoError(t, m.Prepare())
+		log, status = m.Up(t.Context())
+		require.Equal(t, 0, status, log)
+		require.Contains(t, m.Server.Record(next).Text(), sum("TOKEN", value), log)
+		for _, needle := range append(identities, []byte(value), []byte(m.Server.Token)) {
+			require.False(t, agenttest.Contains([]byte(r.Text()+log), needle), where)
+		}
+		hits, err := agenttest.Search(c.Memory(), append(identities, []byte(value))...)
+		require.NoError(t, err)
+		require.Empty(t, hits, where)
+	}
 }
 
 // TestAgentsAtOnce: ten agents start, work and stop beside each other.

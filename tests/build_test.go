@@ -120,6 +120,7 @@ func TestImports(t *testing.T) {
 		"./internal/jobenv":      {[]string{module + "internal/identity", module + "internal/trust", "filippo.io/age/plugin"}, "delivery sees values, never a key"},
 		"./internal/envelope":    {[]string{module + "internal/identity", module + "internal/job", "os/exec"}, "what a sealed value is does not depend on jobs"},
 
+		"./internal/reseal":       {[]string{module + "internal/audit", module + "internal/restapi", module + "internal/jobenv", "net/http", "os/exec"}, "it opens hundreds of secrets at once: it talks to nobody and starts nothing"},
 		"./internal/sealed":       {[]string{module + "internal/identity", module + "internal/settings", "net", "os/exec"}, "anyone can tell, so no key is needed"},
 		"./internal/audit":        {[]string{module + "internal/identity", module + "internal/restapi", module + "internal/settings", "net/http", "os/exec"}, "facts in, a report out"},
 		"./internal/audit/gather": {[]string{module + "internal/identity", module + "internal/settings", "os/exec"}, "a clone's git would run what its configuration says"},
@@ -169,5 +170,5 @@ func TestWhoAsksTheAPI(t *testing.T) {
 // one here has thought about it.
 func TestWhoSeesSecrets(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/grant", "internal/shape"}, importers(t, module+"internal/plaintext"))
+	require.Equal(t, []string{"cmd/encrypt", "internal/envelope", "internal/envelope/openssl", "internal/grant", "internal/shape"}, importers(t, module+"internal/plaintext"))
 }

@@ -454,7 +454,7 @@ func testFork(t *testing.T, m mode) {
 
 // TestForkWithVariablesOfStrangeNames: a name may hold "=". In a process's
 // environment "A=b" with the value "c" is A=b=c, and may come after the agent's
-// own A. Forty of them come after it almost surely.
+// own A. Of two thousand one comes after it almost surely.
 func TestForkWithVariablesOfStrangeNames(t *testing.T) {
 	inEachMode(t, testForkWithVariablesOfStrangeNames)
 }
@@ -466,7 +466,7 @@ func testForkWithVariablesOfStrangeNames(t *testing.T, m mode) {
 	key := h.identityTexts()
 	value := canary("token")
 	env := maps.Clone(fork)
-	for i := range 40 {
+	for i := range 2000 {
 		env[fmt.Sprintf("BUILDKITE_PULL_REQUEST_REPO=https://x%d", i)] = "y@github.com/JuliaGPU/CUDA.jl"
 	}
 	env[""] = "a variable without a name"
@@ -484,6 +484,43 @@ func testForkWithVariablesOfStrangeNames(t *testing.T, m mode) {
 	})
 	h.search(r, nil, key)
 	require.Empty(t, h.identityTexts(), "the identity is given up all the same")
+}
+
+// TestOlder: values of the older RSA forms open where the operator lists them, under
+// the rules of all others, and their key is given up like an identity.
+func TestOlder(t *testing.T) { inEachMode(t, testOlder) }
+
+func testOlder(t *testing.T, m mode) {
+	vectors := "../internal/envelope/openssl/testdata/"
+	read := func(name string) string {
+		text, err := os.ReadFile(vectors + name)
+		require.NoError(t, err)
+		return string(text)
+	}
+	h := newHost(t, m)
+	to, entry := h.identity("identity", false)
+	key := filepath.Join(h.identities, "identity-rsa") // run looks for what begins like it
+	require.NoError(t, os.WriteFile(key, []byte(read("pkcs8.pem")), 0o600))
+	if m == split {
+		key = runFolder + "/identity-rsa"
+	}
+	h.configure("consume: true\nolder: {key: "+key+", serves: {github.com/juliagpu/cuda.jl: [BARE, HYBRID]}}\n", entry)
+	value := canary("value")
+	secrets := map[string]string{"SECRET_BARE": read("bare.txt"), "SECRET_HYBRID": read("hybrid.txt"), "SECRET_OTHER": read("bare.txt"), "SECRET_NEW": seal(t, to, "NEW", value, nil)}
+	h.run(row{
+		secrets: secrets, absent: []string{"OTHER"}, outcome: "granted",
+		values: map[string]string{"BARE": "a value of the older tool", "HYBRID": fmt.Sprintf("a longer value, %0300d", 7), "NEW": value},
+		log: []string{
+			"SECRET_BARE: granted", "sealed in the older RSA form: seal it again with encrypt",
+			"SECRET_OTHER: withheld: sealed in the older RSA form, in which this agent's operator lets github.com/juliagpu/cuda.jl have no OTHER\n",
+		},
+	})
+	require.NoError(t, os.WriteFile(filepath.Join(h.identities, "identity-rsa"), []byte(read("pkcs8.pem")), 0o600)) // direct mode has consumed both
+	h.identity("identity", false)
+	h.run(row{
+		env: fork, secrets: secrets, absent: []string{"BARE", "HYBRID", "OTHER", "NEW"}, outcome: "withheld",
+		noOpen: []string{"a value of the older tool", "a longer value, 000"}, log: []string{"SECRET_BARE: withheld: pull request 17 is from"},
+	})
 }
 
 func TestWithheld(t *testing.T) { inEachMode(t, testWithheld) }

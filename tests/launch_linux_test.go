@@ -285,7 +285,7 @@ func (m machine) who() {
 		m.checkStatus(text, tt.uid)
 		base, run := fmt.Sprintf("/var/lib/juliagpu-secrets/%d/", tt.uid), fmt.Sprintf("/run/juliagpu-secrets/user/%d/", tt.uid)
 		for _, line := range []string{
-			"env HOME=" + base + "home", "env TMPDIR=" + base + "tmp", "env XDG_CACHE_HOME=" + base + "cache", "env XDG_RUNTIME_DIR=" + run + "runtime",
+			"env HOME=" + base + "home", "env TMPDIR=" + base + "tmp", "env XDG_CACHE_HOME=" + base + "cache", "env JULIA_DEPOT_PATH=" + base + "cache/julia:", "env XDG_RUNTIME_DIR=" + run + "runtime",
 			fmt.Sprintf("env USER=%d", tt.uid), fmt.Sprintf("env LOGNAME=%d", tt.uid),
 			"env BUILDKITE_BUILD_PATH=" + base + "builds", "env BUILDKITE_PLUGINS_PATH=" + base + "plugins", "env BUILDKITE_SOCKETS_PATH=" + run + "sockets",
 			"env BUILDKITE_HOOKS_PATH=/run/lib/hooks", "env BUILDKITE_BIN_PATH=" + filepath.Dir(m.agent.Binary),
@@ -293,6 +293,9 @@ func (m machine) who() {
 		} {
 			require.Contains(m, text, "\n"+line+"\n")
 		}
+		link, err := os.Readlink(base + "home/.cache")
+		require.NoError(m, err)
+		require.Equal(m, base+"cache", link)
 		require.NotContains(m, text, "env BUILDKITE_GIT_MIRRORS_PATH=/")
 		require.NotContains(m, text, r.AgentToken, "the registration token")
 		for _, line := range regexp.MustCompile(`(?m)^env .*/run/a/`).FindAllString(text, -1) {

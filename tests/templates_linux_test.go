@@ -36,7 +36,7 @@ func (l line) name() string {
 		return l.key + ": " + name
 	case "volumes":
 		name, _, _ = strings.Cut(name, ":")
-		if dir := filepath.Dir(name); dir != "/etc/juliagpu-secrets" {
+		if dir := filepath.Dir(strings.TrimSuffix(name, "/jobs")); dir != "/etc/juliagpu-secrets" {
 			name = dir + "/…"
 		}
 		return l.key + ": " + name
@@ -242,7 +242,7 @@ func (y yard) flags(t *testing.T, k kind, lines []line) (flags []string, files s
 // stands is what takes the place of a host's file or folder.
 func (y yard) stands(t *testing.T, k kind, from string) string {
 	t.Helper()
-	switch folder, name := filepath.Split(from); {
+	switch folder, name := filepath.Split(strings.TrimSuffix(from, "/jobs")); {
 	case folder == "/run/juliagpu-secrets/gpu/":
 		return y.file(t, k.policy, 0o644)
 	case from == "/etc/juliagpu-secrets/config.yml":

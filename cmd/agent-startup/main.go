@@ -24,7 +24,9 @@ import (
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/agent"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/drop"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/grant"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/handoff"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/home"
@@ -107,7 +109,22 @@ func check(args, environ []string) (ready string, err error) {
 			return "", err
 		}
 	}
-	return h.String(), nil
+	return h.String(), h.giveUp()
+}
+
+// giveUp removes the agent's configuration file, which holds its token, where it was
+// put among credentials that are consumed. The agent has read it, and does not read
+// it again (v3.81.0: clicommand/agent_start.go).
+func (h host) giveUp() error {
+	if !h.config.Consume || !h.setup.InFile("token") {
+		return nil
+	}
+	for _, held := range h.config.Credentials() {
+		if filepath.Dir(held.Path) == filepath.Dir(h.setup.File) {
+			return credential.GiveUp([]credential.File{{Kind: "the agent's token", Path: h.setup.File}})
+		}
+	}
+	return nil
 }
 
 // String says what jobs find here.
@@ -166,7 +183,13 @@ func (h host) hooks() error {
 
 // identities loads them, and gives none up: that is for the first job.
 func (h host) identities() error {
-	_, err := identity.Load(h.config.Identities, os.Getuid())
+	if _, err := identity.Load(h.config.Identities, os.Getuid()); err != nil {
+		return err
+	}
+	if h.config.Older.Key == "" {
+		return nil
+	}
+	_, err := grant.OlderKey(h.config, os.Getuid())
 	return err
 }
 

@@ -120,7 +120,7 @@ func hook(args, environ []string, log *report) (status int) {
 		}
 	}
 	judged = ask(judged, config, environ)
-	identities, err := judged.Identities(config, os.Getuid())
+	keys, err := judged.Keys(config, os.Getuid())
 	switch {
 	case err != nil:
 		return log.machine(err, "")
@@ -128,7 +128,7 @@ func hook(args, environ []string, log *report) (status int) {
 		return log.refuse(wishErr, hintWishes)
 	}
 	api := connect(environ)
-	results := judged.Open(identities, config, time.Now(), api.mask)
+	results := judged.Open(keys, config, time.Now(), api.mask)
 	log.outage = judged.Outage
 	return deliver(api, required, results, log)
 }

@@ -71,8 +71,11 @@ func (p *program) commands() *cobra.Command {
 			Short: "which GPUs a job can reach",
 			Long:  "Finds out which GPUs a job can reach here, and writes down which it may.",
 		}, p.check(), p.policy(), p.resolve()),
+		p.agent(),
 		p.audit(),
 		p.doctor(),
+		p.keys(),
+		p.secrets(),
 		p.completion(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -36,15 +38,21 @@ func TestMain(m *testing.M) {
 }
 
 // onHost is juliagpu on the host whose files are in the folder host of a script:
-// proc, sys, and usr/bin/nvidia-smi.
+// proc, sys, etc, run, usr/bin/nvidia-smi and usr/bin/systemd-creds.
 func onHost() {
 	dir, err := filepath.Abs("host")
 	if err != nil {
 		panic(err)
 	}
+	etc := filepath.Join(dir, "etc/juliagpu-secrets")
 	h := host{
 		root: os.DirFS(dir).(fs.ReadLinkFS), smi: filepath.Join(dir, "usr/bin/nvidia-smi"),
 		now: func() time.Time { return time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC) },
+		places: places{
+			config: filepath.Join(etc, "config.yml"), credentials: filepath.Join(etc, "credentials"), retired: filepath.Join(etc, "retired"),
+			starts: filepath.Join(dir, "run/juliagpu-secrets/agents"), units: filepath.Join(dir, "etc/systemd/system"),
+		},
+		creds: filepath.Join(dir, "usr/bin/systemd-creds"),
 	}
 	os.Exit(runOn(h, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
@@ -56,6 +64,12 @@ func TestScripts(t *testing.T) {
 	require.NoError(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			// The operator's file must be nobody else's to change.
@@ -126,6 +140,16 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				if info.Mode() != 0o644 {
 					ts.Fatalf("mode %v", info.Mode())
+				}
+			},
+			// mode MODE FILE…: such are their permissions.
+			"mode": func(ts *testscript.TestScript, neg bool, args []string) {
+				for _, file := range args[1:] {
+					info, err := os.Stat(ts.MkAbs(file))
+					ts.Check(err)
+					if is := fmt.Sprintf("%04o", info.Mode().Perm()); is != args[0] {
+						ts.Fatalf("%s: mode %s", file, is)
+					}
 				}
 			},
 			// json FILE: the report that is in it is one that programs can read.
@@ -336,3 +360,34 @@ func TestFull(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// TestDocumentedCommands: the arguments of each command that the documents for
+// operators show are ones that it takes.
+func TestDocumentedCommands(t *testing.T) {
+	shown := 0
+	for _, page := range []string{"README.md", "docs/operators.md", "docs/macos.md"} {
+		file, err := os.ReadFile(filepath.Join("../..", page))
+		require.NoError(t, err)
+		for line := range strings.Lines(string(file)) {
+			line, _, _ = strings.Cut(strings.TrimSpace(line), " #")
+			for _, prompt := range []string{"# ", "$ ", "$ sudo "} {
+				line, ok := strings.CutPrefix(line, prompt+"juliagpu ")
+				if !ok {
+					continue
+				}
+				shown++
+				root := (&program{}).commands()
+				args := strings.Fields(strings.TrimRight(line, `\`))
+				if known := func(c *cobra.Command) bool { return c.Name() == args[0] }; args[0] == "secrets" && !slices.ContainsFunc(root.Commands(), known) {
+					continue // it comes with the next change
+				}
+				c, rest, err := root.Find(args)
+				require.NoError(t, err, "%s: %s", page, line)
+				require.True(t, c.Runnable() && !c.HasSubCommands(), "%s: %s", page, line)
+				require.NoError(t, c.ParseFlags(rest), "%s: %s", page, line)
+				require.NoError(t, c.ValidateArgs(c.Flags().Args()), "%s: %s", page, line)
+			}
+		}
+	}
+	require.Greater(t, shown, 8)
+}

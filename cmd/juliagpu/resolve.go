@@ -33,10 +33,12 @@ type host struct {
 	root fs.ReadLinkFS // its root directory
 	smi  string        // its nvidia-smi; no PATH is asked, for it runs as root
 	now  func() time.Time
+	places
+	creds string // systemd-creds
 }
 
 func thisHost() host {
-	return host{os.DirFS("/").(fs.ReadLinkFS), "/usr/bin/nvidia-smi", time.Now}
+	return host{os.DirFS("/").(fs.ReadLinkFS), "/usr/bin/nvidia-smi", time.Now, onHosts, "/usr/bin/systemd-creds"}
 }
 
 func (p *program) resolve() *cobra.Command {

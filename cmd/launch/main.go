@@ -140,7 +140,13 @@ func launch(args, environ []string) error {
 	if err != nil {
 		return err
 	}
-	environ = change(append(environ, aside...), variables(dirs, parent, hooks, who.UID, job.Lookup(environ, "BUILDKITE_GIT_MIRRORS_PATH") != ""))
+	set := variables(dirs, parent, hooks, who.UID, job.Lookup(environ, "BUILDKITE_GIT_MIRRORS_PATH") != "")
+	if job.Lookup(environ, "JULIA_DEPOT_PATH") == "" {
+		// Julia's own is below HOME, of which nothing is kept. Behind the colon come
+		// the depots that Julia brings along.
+		set["JULIA_DEPOT_PATH"] = dirs.Cache + "/julia:"
+	}
+	environ = change(append(environ, aside...), set)
 
 	giveStreams(who.UID, who.GID)
 	if err := drop.To(drop.User{UID: who.UID, GID: who.GID, Groups: groups}); err != nil {
@@ -152,6 +158,9 @@ func launch(args, environ []string) error {
 	if err := leaveBehind(dirs.Builds); err != nil {
 		return err
 	}
+	// For who does not ask for XDG_CACHE_HOME: the Julia plugin keeps its Julia and its
+	// depots there. A home that was here before may have a directory of its own.
+	_ = os.Symlink(dirs.Cache, filepath.Join(dirs.Home, ".cache"))
 	return fmt.Errorf("start %s: %w", parent.Exe, syscall.Exec(parent.Exe, []string{parent.Exe, "bootstrap"}, environ))
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/isolation"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/job"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/kept"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/leftover"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/unseal"
@@ -142,6 +143,12 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 		return h.fail(err, "")
 	}
 	user := h.user(judged)
+	if own {
+		// Without caches a job is slow, and else as it is with them.
+		if err := kept.Lend(user.UID, kept.Of(theJob.Facts, judged.Verdict.Trusted)); err != nil {
+			h.warn(fmt.Errorf("caches: %w", err))
+		}
+	}
 	if !h.config.Consume {
 		// They stay, beside this job too, whether it gets secrets or not: its own
 		// early processes must not find one that everybody can read.
@@ -152,7 +159,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 	left := grant.Answer{Job: id, Facts: theJob.Facts.Stated(), Notes: notes}
 	h.leftover(&judged, user)
 
-	identities, err := judged.Identities(h.config, h.uid)
+	keys, err := judged.Keys(h.config, h.uid)
 	h.gaveUp = true
 	switch resists := (*credential.KeptError)(nil); {
 	case errors.As(err, &resists):
@@ -161,7 +168,7 @@ func (h *hook) open(id job.ID, theJob job.Job) int {
 		h.warn(err)
 		left.Fault = &grant.Fault{Text: err.Error(), Hint: hint(err)}
 	default:
-		left.Results = judged.Open(identities, h.config, time.Now(), func([]envelope.Variable) {})
+		left.Results = judged.Open(keys, h.config, time.Now(), func([]envelope.Variable) {})
 		left.Reason, left.Hint = judged.Reason()
 		left.Outage = judged.Outage
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/kept"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/dock"
 )
@@ -103,7 +104,7 @@ func (c *Crew) Hire(name string) (*Member, error) {
 			"\nAGENT_CPUS=1\nAGENT_MEMORY=1g\nAGENT_SHM=2g\nJULIA_CPU_THREADS=2\nJULIA_NUM_THREADS=1\n", 0o644),
 		write(filepath.Join(folder, "compose.yml"),
 			"include:\n  - path: [\"${TEMPLATES:-/usr/share/juliagpu-secrets/compose}/${AGENT_KIND}.yml\", here.yml]\n    env_file: [../host.env, .env]\n", 0o644),
-		write(filepath.Join(folder, "here.yml"), fmt.Sprintf(here, server.URL, m.Held(""), m.Room(), m.Policy(), m.Config()), 0o644),
+		write(filepath.Join(folder, "here.yml"), fmt.Sprintf(here, server.URL, m.Held(""), m.room().Jobs(), m.Policy(), m.Config()), 0o644),
 		write(m.Config(), config, 0o644),
 		write(m.Policy(), "gpu: {vendor: none}\n", 0o644),
 	)
@@ -117,14 +118,16 @@ func (m *Member) Room() string            { return filepath.Join(m.dir, m.Name+"
 func (m *Member) Policy() string          { return filepath.Join(m.dir, m.Name+".gpu.yml") }
 func (m *Member) Config() string          { return filepath.Join(m.dir, m.Name+".config.yml") }
 
+func (m *Member) room() kept.Room {
+	return kept.Room{Image: m.Room() + ".img", Dir: m.Room(), Size: 64 << 20}
+}
+
 // Container is the name of its container.
 func (m *Member) Container() string { return "buildkite-agent-" + m.Name }
 
-// Prepare gives the agent what its next start needs: credentials, and room that
-// nobody has written to.
+// Prepare gives the agent what its next start needs: credentials, and room for jobs.
 func (m *Member) Prepare() error {
-	unix.Unmount(m.Room(), unix.MNT_DETACH)
-	if err := unix.Mount("tmpfs", m.Room(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=64m"); err != nil {
+	if err := m.room().Ready(context.Background(), func(string, ...any) {}); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(m.Held("")); err != nil {
