@@ -76,6 +76,9 @@ install: build image-context ## the hooks, encrypt and juliagpu on this host, as
 	install -m 644 build/image/Dockerfile build/image/.dockerignore build/image/rootfs.tar /usr/share/juliagpu-secrets/image/
 	install -d /usr/share/juliagpu-secrets/compose
 	install -m 644 deploy/compose/*.yml /usr/share/juliagpu-secrets/compose/
+	install -d /usr/lib/systemd/system /usr/share/juliagpu-secrets/systemd
+	install -m 644 deploy/systemd/buildkite-agent@.service /usr/lib/systemd/system/
+	install -m 644 deploy/systemd/encrypted.conf /usr/share/juliagpu-secrets/systemd/
 
 MAC = $(DESTDIR)/opt/juliagpu-secrets
 

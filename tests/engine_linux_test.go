@@ -28,6 +28,7 @@ type site struct {
 	server     *agenttest.Server
 	to         envelope.Recipient
 	identities [][]byte
+	project    string // where this project lies, here
 }
 
 func newSite(t *testing.T) *site {
@@ -45,10 +46,11 @@ func newSite(t *testing.T) *site {
 	bin := filepath.Join(t.TempDir(), "juliagpu")
 	require.NoError(t, agenttest.Build(t.Context(), "./cmd/juliagpu", bin))
 
-	s := &site{t: t, Host: barehost.Boot(t,
+	s := &site{t: t, project: root, Host: barehost.Boot(t,
 		barehost.Bind{From: bin, To: "/usr/bin/juliagpu", ReadOnly: true},
 		barehost.Bind{From: compose, To: "/usr/libexec/docker/cli-plugins/docker-compose", ReadOnly: true},
 		barehost.Bind{From: filepath.Join(root, "deploy", "compose"), To: "/usr/share/juliagpu-secrets/compose", ReadOnly: true},
+		barehost.Bind{From: filepath.Join(root, "deploy", "systemd", "buildkite-agent@.service"), To: "/usr/lib/systemd/system/buildkite-agent@.service", ReadOnly: true},
 	)}
 	s.server, err = agenttest.NewServerOn(s.Gateway)
 	require.NoError(t, err)
@@ -162,7 +164,9 @@ func TestEngineRestarts(t *testing.T) {
 		clean   bool
 	}{
 		{"restarted", "systemctl restart docker", true},
-		{"killed", "systemctl kill --kill-who=all --signal=KILL docker; if PATH=/nowhere /usr/bin/juliagpu agent prepare cpu.1; then exit 1; fi; for i in 1 2 3 4 5; do sleep 1; systemctl reset-failed docker; ! systemctl start docker || exit 0; done; exit 2", false},
+		{"killed",
+			// systemctl fails where a process of them is gone before it gets to it.
+			"systemctl kill --kill-who=all --signal=KILL docker || { sleep 1; ! pgrep -x dockerd; }; if PATH=/nowhere /usr/bin/juliagpu agent prepare cpu.1; then exit 1; fi; for i in 1 2 3 4 5; do sleep 1; systemctl reset-failed docker; ! systemctl start docker || exit 0; done; exit 2", false},
 	} {
 		id := s.server.Add(agenttest.Job{Env: secret, Command: show("TOKEN") + "echo trap >\"$HOME/trap\"; echo started; sleep 5; cat \"$HOME/trap\"; echo end-of-job"})
 		ended := s.up()

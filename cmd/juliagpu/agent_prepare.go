@@ -34,12 +34,14 @@ type places struct {
 	agents, config, credentials string
 	starts, policies, rooms     string
 	retired, units              string // identities of the past; units of systemd
+	failed                      string // how often an agent failed
 }
 
 var onHosts = places{
 	agents: agentsFolder, config: "/etc/juliagpu-secrets/config.yml", credentials: "/etc/juliagpu-secrets/credentials",
 	starts: "/run/juliagpu-secrets/agents", policies: policyFolder, rooms: "/var/lib/juliagpu-secrets/agents",
 	retired: "/etc/juliagpu-secrets/retired", units: "/etc/systemd/system",
+	failed: "/run/juliagpu-secrets/failures",
 }
 
 func (p *program) prepare() *cobra.Command {
@@ -85,7 +87,8 @@ func (p *program) ready(ctx context.Context, at places, name string) (lines []st
 	case err != nil:
 		return nil, hinted(err)
 	}
-	room := kept.Room{Image: filepath.Join(at.rooms, name+".img"), Dir: filepath.Join(at.rooms, name), Size: agent.Cache}
+	room := at.room(name)
+	room.Size = agent.Cache
 	if err := room.Unused(); err != nil {
 		return nil, lacking("let it end: systemctl stop buildkite-agent@"+name+"; or else: docker rm --force "+fleet.Container(name), "%s", err)
 	}
@@ -120,6 +123,11 @@ func (p *program) ready(ctx context.Context, at places, name string) (lines []st
 		return nil, err
 	}
 	return append(lines, name+": room: "+room.Jobs(), name+": credentials: "+strings.Join(kinds, ", ")), nil
+}
+
+// room is where an agent's jobs write to.
+func (at places) room(name string) kept.Room {
+	return kept.Room{Image: filepath.Join(at.rooms, name+".img"), Dir: filepath.Join(at.rooms, name)}
 }
 
 // token is what one looks like. Nothing in it means anything in an agent's

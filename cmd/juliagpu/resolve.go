@@ -34,11 +34,16 @@ type host struct {
 	smi  string        // its nvidia-smi; no PATH is asked, for it runs as root
 	now  func() time.Time
 	places
-	creds string // systemd-creds
+	creds  string // systemd-creds
+	engine string // docker
+	after  func(time.Duration) <-chan time.Time
 }
 
 func thisHost() host {
-	return host{os.DirFS("/").(fs.ReadLinkFS), "/usr/bin/nvidia-smi", time.Now, onHosts, "/usr/bin/systemd-creds"}
+	return host{
+		root: os.DirFS("/").(fs.ReadLinkFS), smi: "/usr/bin/nvidia-smi", now: time.Now, places: onHosts,
+		creds: "/usr/bin/systemd-creds", engine: "/usr/bin/docker", after: time.After,
+	}
 }
 
 func (p *program) resolve() *cobra.Command {

@@ -64,5 +64,7 @@ pivot_root . .old
 cd /
 umount -l /.old
 rmdir /.old
+# As systemd does where it does not find itself in a container.
+mount --make-rshared /
 exec env -i container=barehost /lib/systemd/systemd
 ' "$name"

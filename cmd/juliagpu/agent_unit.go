@@ -1,0 +1,133 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/replace"
+)
+
+// unit are the commands that an agent's unit has beside prepare. Nobody types them.
+func (p *program) unit() []*cobra.Command {
+	command := func(use, long string, run func(ctx context.Context, name string) error) *cobra.Command {
+		return &cobra.Command{
+			Use: use + " NAME", Short: "for the agent's unit", Long: long, Hidden: true, Args: oneAgent,
+			RunE: func(c *cobra.Command, args []string) error { return run(c.Context(), args[0]) },
+		}
+	}
+	return []*cobra.Command{
+		command("wait", "Waits before a start, the longer the more starts before it have failed.", p.wait),
+		command("drain", "Asks an agent's container to end after its job, and waits for it: $DRAIN_SECONDS, and then kills it.", p.drain),
+		command("ended", "Counts failures in a row, by $SERVICE_RESULT, and takes credentials that no job consumed out of memory.", p.ended),
+	}
+}
+
+// pause is how long a start waits after as many failures.
+func pause(failures int) time.Duration {
+	const first, most = 5 * time.Second, 5 * time.Minute
+	if failures <= 0 {
+		return 0
+	}
+	return min(first<<min(failures-1, 10), most)
+}
+
+// wait ends early, and well, where its unit is stopped: that is no failure.
+func (p *program) wait(ctx context.Context, name string) error {
+	n := p.host.failures(name)
+	for long := pause(n); long > 0; long = 0 {
+		if err := p.print(fmt.Sprintf("%s: failures in a row: %d; starts in %s; systemctl restart buildkite-agent@%s does it now\n", name, n, long, name)); err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+		defer stop()
+		select {
+		case <-p.host.after(long):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// drain does nothing where there is no container.
+func (p *program) drain(ctx context.Context, name string) error {
+	limit, err := strconv.Atoi(p.getenv("DRAIN_SECONDS"))
+	if err != nil || limit < 0 {
+		return misused("Environment=DRAIN_SECONDS=21600 in the unit", "DRAIN_SECONDS: not a number of seconds")
+	}
+	container := fleet.Container(name)
+	out, err := p.ask(ctx, "ps", "--quiet", "--filter=name=^/"+strings.ReplaceAll(container, ".", `\.`)+"$")
+	if err != nil || out == "" {
+		return err
+	}
+	if err := p.print(fmt.Sprintf("%s: draining: a job has %s to end\n", name, time.Duration(limit)*time.Second)); err != nil {
+		return err
+	}
+	_, err = p.ask(ctx, "stop", "--time="+strconv.Itoa(limit), out)
+	return err
+}
+
+// ask asks the engine.
+func (p *program) ask(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, p.host.engine, args...)
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = errors.New(escape.Text(cmp.Or(strings.TrimSpace(string(exit.Stderr)), exit.String())))
+	}
+	if err != nil {
+		return "", lacking("systemctl status docker", "docker %s: %s", args[0], err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func (p *program) ended(_ context.Context, name string) error {
+	result := p.getenv("SERVICE_RESULT")
+	if result == "" {
+		return misused("systemctl stop buildkite-agent@"+name+" ends an agent", "SERVICE_RESULT is missing: only systemd knows how a unit ended")
+	}
+	room, start := p.host.room(name), filepath.Join(p.host.starts, name)
+	if _, err := os.Lstat(start); err == nil && room.Unused() == nil {
+		if err := empty(start); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(p.host.failed, name)
+	if result == "success" {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return lacking("remove it", "%s", err)
+		}
+		return nil
+	}
+	if err := replace.File(path, []byte(strconv.Itoa(p.host.failures(name)+1)+"\n"), nil); err != nil {
+		return lacking("is /run full? df /run", "%s", err)
+	}
+	return nil
+}
+
+// failures is how often in a row an agent has failed. What can't be read counts as
+// none: it delays no start.
+func (at places) failures(name string) int {
+	text, err := readFile(filepath.Join(at.failed, name), 32)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return min(n, 1e6)
+}

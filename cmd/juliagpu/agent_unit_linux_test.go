@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// asUnit runs a command as the agent's unit does.
+func (y yard) asUnit(command string, env ...string) (status int, stdout, stderr string) {
+	y.t.Helper()
+	var out, errs bytes.Buffer
+	status = runOn(y.host, []string{"agent", command, "upload.1"}, env, nil, &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+// TestUnitWaits: the more failures in a row, the longer, and one success ends that.
+func TestUnitWaits(t *testing.T) {
+	y := newYard(t)
+	y.failed = t.TempDir()
+	var waits []time.Duration
+	y.after = func(d time.Duration) <-chan time.Time {
+		waits = append(waits, d)
+		now := make(chan time.Time, 1)
+		now <- time.Time{}
+		return now
+	}
+	for range 9 {
+		status, out, errs := y.asUnit("wait")
+		require.Zero(t, status, errs)
+		require.Equal(t, len(waits) > 0, strings.Contains(out, "upload.1: failures in a row: "), out)
+		status, _, errs = y.asUnit("ended", "SERVICE_RESULT=exit-code")
+		require.Zero(t, status, errs)
+	}
+	const s = time.Second
+	require.Equal(t, []time.Duration{5 * s, 10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 300 * s, 300 * s}, waits)
+	_, out, _ := y.asUnit("wait")
+	require.Equal(t, "upload.1: failures in a row: 9; starts in 5m0s; systemctl restart buildkite-agent@upload.1 does it now\n", out)
+
+	waits = nil
+	for range 2 { // there is nothing to forget the second time
+		status, _, errs := y.asUnit("ended", "SERVICE_RESULT=success")
+		require.Zero(t, status, errs)
+		status, out, _ := y.asUnit("wait")
+		require.Zero(t, status)
+		require.Empty(t, out)
+	}
+	for _, text := range []string{"", "-3\n", "many", strings.Repeat("9", 40)} {
+		y.write(filepath.Join(y.failed, "upload.1"), text)
+		status, _, _ := y.asUnit("wait")
+		require.Zero(t, status)
+	}
+	require.Empty(t, waits, "what can't be read delays no start")
+
+	status, _, errs := y.asUnit("ended")
+	require.Equal(t, 2, status)
+	require.Contains(t, errs, "SERVICE_RESULT is missing")
+	y.failed = filepath.Join(y.failed, "missing")
+	status, _, errs = y.asUnit("ended", "SERVICE_RESULT=signal")
+	require.Equal(t, 75, status)
+	require.Contains(t, errs, "missing")
+}
+
+// TestUnitStopsWaiting: a stop ends the wait, and is no failure.
+func TestUnitStopsWaiting(t *testing.T) {
+	y := newYard(t)
+	y.failed = t.TempDir()
+	y.write(filepath.Join(y.failed, "upload.1"), "7\n")
+	y.after = func(time.Duration) <-chan time.Time {
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+		return nil
+	}
+	status, _, errs := y.asUnit("wait")
+	require.Zero(t, status, errs)
+}
+
+// TestUnitForgets: what no job has consumed is not left in memory.
+func TestUnitForgets(t *testing.T) {
+	y := newYard(t)
+	y.failed = t.TempDir()
+	status, _, errs := y.asUnit("ended", "SERVICE_RESULT=success")
+	require.Zero(t, status, errs)
+	status, _, errs = y.prepare()
+	require.Zero(t, status, errs)
+	require.NotEmpty(t, y.names())
+	status, _, errs = y.asUnit("ended", "SERVICE_RESULT=success")
+	require.Zero(t, status, errs)
+	require.Empty(t, y.names())
+}
+
+// TestUnitDrains asks the agent's container, and no other.
+func TestUnitDrains(t *testing.T) {
+	y := newYard(t)
+	dir := t.TempDir()
+	y.engine = filepath.Join(dir, "docker")
+	log := filepath.Join(dir, "log")
+	for _, tt := range []struct {
+		name, script, says, asked string
+		status                    int
+	}{
+		{"nothing runs", "", "", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\n", 0},
+		{"one runs", "[ $1 != ps ] || echo 4711", "upload.1: draining: a job has 1m30s to end\n", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\nstop --time=90 4711\n", 0},
+		{"no engine", "echo 'Cannot connect to the Docker daemon' >&2; exit 1", "", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\n", 75},
+	} {
+		require.NoError(t, os.RemoveAll(log))
+		require.NoError(t, os.WriteFile(y.engine, fmt.Appendf(nil, "#!/bin/sh\necho \"$@\" >>%s\n%s\n", log, tt.script), 0o755))
+		status, out, errs := y.asUnit("drain", "DRAIN_SECONDS=90")
+		require.Equal(t, tt.status, status, tt.name+errs)
+		require.Equal(t, tt.says, out, tt.name)
+		if tt.status != 0 {
+			require.Equal(t, "juliagpu: error: docker ps: Cannot connect to the Docker daemon\njuliagpu: hint: systemctl status docker\n", errs)
+		}
+		asked, err := os.ReadFile(log)
+		require.NoError(t, err)
+		require.Equal(t, tt.asked, string(asked), tt.name)
+	}
+	for _, limit := range []string{"", "soon", "-1"} {
+		status, _, errs := y.asUnit("drain", "DRAIN_SECONDS="+limit)
+		require.Equal(t, 2, status)
+		require.Contains(t, errs, "DRAIN_SECONDS")
+	}
+	y.engine = filepath.Join(dir, "missing")
+	status, _, errs := y.asUnit("drain", "DRAIN_SECONDS=1")
+	require.Equal(t, 75, status, errs)
+}
