@@ -115,6 +115,9 @@ func TestUnits(t *testing.T) {
 		require.NotEmpty(t, host(a))
 		require.NotEqual(t, host(a), host(b))
 		require.Contains(t, s.journal(), "Assigned job "+one)
+		out := s.eventually(`"ended"`, "juliagpu", "agent", "list", "--json")
+		require.Contains(t, out, `"id": "`+two+`"`)
+		s.eventually(`"is": "running, not at boot"`, "juliagpu", "agent", "list", "--json")
 	})
 
 	step("stopped while idle", func() {
@@ -204,9 +207,24 @@ func TestUnits(t *testing.T) {
 		}
 	})
 
+	inspect := s.must("docker", "inspect", "buildkite-agent-cpu.1")
+	step("removed under a job", func() {
+		id := granted("sleep 4; ")
+		s.must("systemctl", "enable", "--now", unit)
+		s.log(id, "started\n")
+		out := s.must("juliagpu", "agent", "remove", "cpu.1", "--yes")
+		good(s.server.Record(id))
+		require.Contains(t, out, "cpu.1: draining: ")
+		require.Contains(t, out, "cpu.1: removed; its folder is now /etc/juliagpu-secrets/removed/cpu.1-")
+		require.Empty(t, s.must("docker", "ps", "--all", "--quiet"))
+		require.Empty(t, s.must("sh", "-c", "ls -A /var/lib/juliagpu-secrets/agents /run/juliagpu-secrets/agents/ /run/juliagpu-secrets/gpu /run/juliagpu-secrets/failures | grep cpu.1; losetup --list"))
+		out, _ = s.Run("systemctl", "is-enabled", unit)
+		require.Contains(t, out, "disabled")
+	})
+
 	for what, text := range map[string]string{
 		"the journal":    s.must("journalctl", "--no-pager", "--output=export"),
-		"docker inspect": s.must("docker", "inspect", "buildkite-agent-cpu.1"),
+		"docker inspect": inspect,
 		"what is left":   s.must("sh", "-c", "grep -ra . /run/juliagpu-secrets /run/credentials 2>/dev/null; systemctl show "+unit),
 	} {
 		for _, needle := range append(s.identities, []byte(value), []byte(s.server.Token)) {

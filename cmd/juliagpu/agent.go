@@ -15,7 +15,7 @@ func (p *program) agent() *cobra.Command {
 		Use:   "agent",
 		Short: "this host's agents, each in a container of its own",
 		Long:  "Makes, starts and ends the agents of this host, each of which has a folder in " + agentsFolder + ".",
-	}, append(p.unit(), p.prepare())...)
+	}, append(p.unit(), p.newAgent(), p.listAgents(), p.removeAgent(), p.prepare())...)
 }
 
 // oneAgent is for commands that take the name of an agent.

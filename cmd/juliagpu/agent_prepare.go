@@ -34,14 +34,14 @@ type places struct {
 	agents, config, credentials string
 	starts, policies, rooms     string
 	retired, units              string // identities of the past; units of systemd
-	failed                      string // how often an agent failed
+	failed, removed             string // how often an agent failed; agents of the past
 }
 
 var onHosts = places{
 	agents: agentsFolder, config: "/etc/juliagpu-secrets/config.yml", credentials: "/etc/juliagpu-secrets/credentials",
 	starts: "/run/juliagpu-secrets/agents", policies: policyFolder, rooms: "/var/lib/juliagpu-secrets/agents",
 	retired: "/etc/juliagpu-secrets/retired", units: "/etc/systemd/system",
-	failed: "/run/juliagpu-secrets/failures",
+	failed: "/run/juliagpu-secrets/failures", removed: "/etc/juliagpu-secrets/removed",
 }
 
 func (p *program) prepare() *cobra.Command {

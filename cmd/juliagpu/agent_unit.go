@@ -69,8 +69,7 @@ func (p *program) drain(ctx context.Context, name string) error {
 	if err != nil || limit < 0 {
 		return misused("Environment=DRAIN_SECONDS=21600 in the unit", "DRAIN_SECONDS: not a number of seconds")
 	}
-	container := fleet.Container(name)
-	out, err := p.ask(ctx, "ps", "--quiet", "--filter=name=^/"+strings.ReplaceAll(container, ".", `\.`)+"$")
+	out, err := p.ask(ctx, "ps", "--quiet", "--filter="+named(name))
 	if err != nil || out == "" {
 		return err
 	}
@@ -79,6 +78,11 @@ func (p *program) drain(ctx context.Context, name string) error {
 	}
 	_, err = p.ask(ctx, "stop", "--time="+strconv.Itoa(limit), out)
 	return err
+}
+
+// named is the engine's filter for an agent's container, and no other.
+func named(agent string) string {
+	return "name=^/" + strings.ReplaceAll(fleet.Container(agent), ".", `\.`) + "$"
 }
 
 // ask asks the engine.

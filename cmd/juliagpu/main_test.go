@@ -51,8 +51,12 @@ func onHost() {
 		places: places{
 			config: filepath.Join(etc, "config.yml"), credentials: filepath.Join(etc, "credentials"), retired: filepath.Join(etc, "retired"),
 			starts: filepath.Join(dir, "run/juliagpu-secrets/agents"), units: filepath.Join(dir, "etc/systemd/system"),
+			agents: filepath.Join(etc, "agents"), failed: filepath.Join(dir, "run/juliagpu-secrets/failures"), removed: filepath.Join(etc, "removed"),
+			policies: filepath.Join(dir, "run/juliagpu-secrets/gpu"), rooms: filepath.Join(dir, "var/lib/juliagpu-secrets/agents"),
 		},
-		creds: filepath.Join(dir, "usr/bin/systemd-creds"),
+		creds: filepath.Join(dir, "usr/bin/systemd-creds"), engine: filepath.Join(dir, "usr/bin/docker"),
+		systemctl: filepath.Join(dir, "usr/bin/systemctl"), journalctl: filepath.Join(dir, "usr/bin/journalctl"),
+		disk: func(string) int64 { return 500 << 30 },
 	}
 	os.Exit(runOn(h, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }

@@ -34,15 +34,19 @@ type host struct {
 	smi  string        // its nvidia-smi; no PATH is asked, for it runs as root
 	now  func() time.Time
 	places
-	creds  string // systemd-creds
-	engine string // docker
-	after  func(time.Duration) <-chan time.Time
+	creds      string // systemd-creds
+	engine     string // docker
+	systemctl  string
+	journalctl string
+	after      func(time.Duration) <-chan time.Time
+	disk       func(path string) int64 // bytes of the file system that has it; 0: unknown
 }
 
 func thisHost() host {
 	return host{
 		root: os.DirFS("/").(fs.ReadLinkFS), smi: "/usr/bin/nvidia-smi", now: time.Now, places: onHosts,
-		creds: "/usr/bin/systemd-creds", engine: "/usr/bin/docker", after: time.After,
+		creds: "/usr/bin/systemd-creds", engine: "/usr/bin/docker", systemctl: "/usr/bin/systemctl", journalctl: "/usr/bin/journalctl",
+		after: time.After, disk: diskOf,
 	}
 }
 

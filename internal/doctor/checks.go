@@ -146,7 +146,7 @@ var checks = []check{
 	{id: "agent.wrong", severity: Fault, place: Host, run: agentWrong,
 		title: "an agent's .env can't be understood", why: "it does not start, and what it shares with others is not known", fix: "correct it"},
 	{id: "agent.incomplete", severity: Fault, place: Host, run: agentIncomplete,
-		title: "an agent's folder lacks a file, or its kind a template", why: "Compose has nothing to start", fix: "juliagpu agent new writes the files of the folder, make install the templates"},
+		title: "an agent's folder lacks a file, or its kind a template", why: "Compose has nothing to start", fix: "compose.yml is the same in every agent's folder; make install writes the templates"},
 	{id: "agent.project", severity: Fault, place: Host, run: agentProject,
 		title: "two agents are one project of Compose's", why: "starting the one ends the other", fix: "rename one of the two folders: case, dots and the like don't count"},
 	{id: "agent.gpu", severity: Fault, place: Host, run: agentGPU,

@@ -213,7 +213,7 @@ func swapOn(f *Facts) []found {
 func diskFull(f *Facts) (all []found) {
 	for _, d := range f.Disks {
 		if d.Free < 1<<30 || d.Free < d.Total/50 {
-			all = append(all, one("%s: %s of %s are free", d.Path, size(d.Free), size(d.Total))...)
+			all = append(all, one("%s: %s of %s are free", d.Path, fleet.Bytes(int64(d.Free)), fleet.Bytes(int64(d.Total)))...)
 		}
 	}
 	return all
@@ -303,25 +303,14 @@ func agentSharedGPU(f *Facts) (all []found) {
 }
 
 func agentBudget(f *Facts) (all []found) {
-	var cpus float64
-	var threads int
-	var memory int64
+	var agents []fleet.Agent
 	for _, a := range f.Agents {
 		if a.Settings != nil {
-			cpus += a.Settings.CPUs
-			threads += a.Settings.JuliaCPUThreads
-			memory += a.Settings.Memory
+			agents = append(agents, *a.Settings)
 		}
 	}
-	switch has := float64(f.Engine.CPUs); {
-	case has == 0:
-	case cpus > has:
-		all = append(all, one("AGENT_CPUS= of all agents are %g, and the host has %d processors", cpus, f.Engine.CPUs)...)
-	case threads > f.Engine.CPUs:
-		all = append(all, one("JULIA_CPU_THREADS= of all agents are %d, and the host has %d processors", threads, f.Engine.CPUs)...)
-	}
-	if has := f.Engine.Memory; has > 0 && memory > has {
-		all = append(all, one("AGENT_MEMORY= of all agents are %s, and the host has %s", size(uint64(memory)), size(uint64(has)))...)
+	for _, line := range fleet.Over(agents, fleet.Host{CPUs: f.Engine.CPUs, Memory: f.Engine.Memory}) {
+		all = append(all, one("%s", line)...)
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
 )
@@ -143,7 +144,7 @@ func seen(f *Facts) (all []Seen) {
 			add("nvidia", "driver %s, toolkit %s%s", cmp.Or(f.Driver.Version, "none"), tool(f.Toolkit.Tool), mode)
 		}
 		for _, d := range f.Disks {
-			add("disk", "%s: %s of %s free", d.Path, size(d.Free), size(d.Total))
+			add("disk", "%s: %s of %s free", d.Path, fleet.Bytes(int64(d.Free)), fleet.Bytes(int64(d.Total)))
 		}
 	}
 	clock := "kept right"
@@ -220,14 +221,6 @@ func (a Agent) line() string {
 		words = append(words, u.Active)
 	}
 	return strings.Join(words, ", ")
-}
-
-func size(n uint64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	for len(units) > 1 && n >= 10<<10 {
-		n, units = n>>10, units[1:]
-	}
-	return fmt.Sprintf("%d %s", n, units[0])
 }
 
 // older tells whether a version is below another. What a distribution adds to it

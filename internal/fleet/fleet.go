@@ -76,13 +76,18 @@ func (e *Error) Hint() string { return e.hint }
 // Read reads the agent of that name. The error is an *Error, a *rootfile.Error
 // where somebody else could have changed the file, or the file system's.
 func Read(dir, name string) (Agent, error) {
-	a := Agent{Name: name, Dir: filepath.Join(dir, name), Project: project(name)}
-	path := filepath.Join(a.Dir, ".env")
-	text, err := read(path)
+	text, err := read(filepath.Join(dir, name, ".env"))
 	if err != nil {
 		return Agent{}, err
 	}
-	values, err := Parse(path, text)
+	return Of(dir, name, text)
+}
+
+// Of is Read of that .env. The error is an *Error.
+func Of(dir, name, env string) (Agent, error) {
+	a := Agent{Name: name, Dir: filepath.Join(dir, name), Project: project(name)}
+	path := filepath.Join(a.Dir, ".env")
+	values, err := Parse(path, env)
 	if err != nil {
 		return Agent{}, err
 	}
@@ -258,6 +263,59 @@ func (a *Agent) set(v Value) (err error) {
 		}
 	}
 	return err
+}
+
+// Valid says what is wrong with one setting of an agent's .env, if anything is.
+func Valid(agent, name, value string) error {
+	values, err := Parse("", name+"="+value)
+	if wrong := (*Error)(nil); errors.As(err, &wrong) {
+		return errors.New(wrong.hint)
+	}
+	if err != nil {
+		return err
+	}
+	if len(values) != 1 {
+		return errors.New("of one line")
+	}
+	return (&Agent{Name: agent}).set(values[0])
+}
+
+var (
+	wholeGPUs = gpus{regexp.MustCompile(`^GPU-`), true, "UUIDs of whole GPUs, GPU-…"}
+	oneSlice  = gpus{regexp.MustCompile(`^MIG-`), false, "the UUID of one slice, MIG-…"}
+	oneOfBoth = gpus{regexp.MustCompile(`^(GPU|MIG)-`), false, "the UUID of one GPU or slice, GPU-… or MIG-…"}
+	oneByPCI  = gpus{regexp.MustCompile(`^[0-9a-f]`), false, "one PCI address, such as 0000:03:00.0"}
+)
+
+// Gpus are those that a kind of agent has, by the form of their names.
+type gpus struct {
+	form    *regexp.Regexp
+	several bool
+	words   string
+}
+
+var ofKinds = map[string]gpus{
+	"nvidia": wholeGPUs, "graphics": wholeGPUs, "benchmark": wholeGPUs, "nvidia-cdi": oneOfBoth, "mig": oneSlice, "amd": oneByPCI, "intel": oneByPCI,
+}
+
+// Has tells whether an agent of that kind has a GPU.
+func Has(kind string) bool { return ofKinds[kind].form != nil }
+
+// Fits tells whether an agent of that kind can have a GPU of that name.
+func Fits(kind, name string) bool { return Has(kind) && ofKinds[kind].form.MatchString(name) }
+
+// Agree says why an agent of that kind can't have these GPUs, if it can't.
+func Agree(kind string, names []string) error {
+	of := ofKinds[kind]
+	switch {
+	case !Has(kind) && len(names) > 0:
+		return errors.New("an agent of kind " + kind + " has no GPU")
+	case !Has(kind):
+		return nil
+	case len(names) == 0, len(names) > 1 && !of.several, slices.ContainsFunc(names, func(n string) bool { return !Fits(kind, n) }):
+		return errors.New("an agent of kind " + kind + " has " + of.words)
+	}
+	return nil
 }
 
 func threads(s string) (int, error) {

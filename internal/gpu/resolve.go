@@ -62,15 +62,7 @@ func Resolve(agent string, intents []Intent, h Hardware) (Policy, error) {
 	if p.Vendor == VendorNVIDIA {
 		p.Resolved.Driver = h.NVIDIA.Driver
 	}
-	r := resolver{h, nil}
-	for _, intent := range intents {
-		for _, d := range intent.Policy.Devices {
-			// Who looks for a device that is gone will be told by his own run.
-			if at, err := r.find(intent.Policy.Vendor, d); err == nil {
-				r.claims = append(r.claims, claim{intent, at})
-			}
-		}
-	}
+	r := newResolver(intents, h)
 	var err error
 	p.Devices = nil
 	for _, d := range own.Policy.Devices {
@@ -97,6 +89,19 @@ func Resolve(agent string, intents []Intent, h Hardware) (Policy, error) {
 type resolver struct {
 	Hardware
 	claims []claim
+}
+
+func newResolver(intents []Intent, h Hardware) resolver {
+	r := resolver{h, nil}
+	for _, intent := range intents {
+		for _, d := range intent.Policy.Devices {
+			// Who looks for a device that is gone will be told by his own run.
+			if at, err := r.find(intent.Policy.Vendor, d); err == nil {
+				r.claims = append(r.claims, claim{intent, at})
+			}
+		}
+	}
+	return r
 }
 
 // A claim is what an agent means to have, where it was found.

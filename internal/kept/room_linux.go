@@ -128,6 +128,29 @@ func (r Room) Unused() error {
 	return nil
 }
 
+// Remove takes the room away, with all that is in it. The error wraps ErrBusy where a
+// container has it.
+func (r Room) Remove() error {
+	here, err := r.mounted()
+	if err == nil && here {
+		if err = r.Unused(); err == nil {
+			err = unix.Unmount(r.Dir, 0)
+		}
+		if err == unix.EBUSY {
+			err = fmt.Errorf("%s: %w: %w", r.Dir, ErrBusy, err)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, path := range []string{r.Image, r.Dir} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // fits tells whether what is mounted is as it must be. It is read-only where the file
 // system had an error, as when the host's own was full: then e2fsck has to look at it.
 func (r Room) fits() bool {

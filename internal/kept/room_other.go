@@ -14,3 +14,6 @@ func (r Room) Ready(context.Context, func(string, ...any)) error {
 
 // Unused is for Linux.
 func (r Room) Unused() error { return nil }
+
+// Remove is for Linux.
+func (r Room) Remove() error { return nil }
