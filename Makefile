@@ -65,20 +65,20 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-install: build image-context ## the hooks, encrypt and juliagpu on this host, as the README says (needs root)
-	install -d /usr/lib/juliagpu-secrets/hooks
-	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/launch build/bin/agent-startup build/bin/attest /usr/lib/juliagpu-secrets/
-	ln -sfn ../environment ../pre-command ../pre-exit /usr/lib/juliagpu-secrets/hooks/
-	echo '#!/usr/lib/juliagpu-secrets/pre-bootstrap' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/pre-bootstrap
-	echo '#!/usr/lib/juliagpu-secrets/agent-startup' | install -m 755 /dev/stdin /usr/lib/juliagpu-secrets/hooks/agent-startup
-	install -m 755 build/bin/encrypt build/bin/juliagpu /usr/bin/
-	install -d /usr/share/juliagpu-secrets/image
-	install -m 644 build/image/Dockerfile build/image/.dockerignore build/image/rootfs.tar /usr/share/juliagpu-secrets/image/
-	install -d /usr/share/juliagpu-secrets/compose
-	install -m 644 deploy/compose/*.yml /usr/share/juliagpu-secrets/compose/
-	install -d /usr/lib/systemd/system /usr/share/juliagpu-secrets/systemd
-	install -m 644 deploy/systemd/buildkite-agent@.service /usr/lib/systemd/system/
-	install -m 644 deploy/systemd/encrypted.conf /usr/share/juliagpu-secrets/systemd/
+install: build image-context ## the hooks, encrypt and juliagpu on this host, as docs/operators.md says (needs root; DESTDIR=DIR: below that)
+	install -d $(DESTDIR)/usr/bin $(DESTDIR)/usr/lib/juliagpu-secrets/hooks
+	install -m 755 build/bin/environment build/bin/pre-bootstrap build/bin/pre-command build/bin/pre-exit build/bin/launch build/bin/agent-startup build/bin/attest $(DESTDIR)/usr/lib/juliagpu-secrets/
+	ln -sfn ../environment ../pre-command ../pre-exit $(DESTDIR)/usr/lib/juliagpu-secrets/hooks/
+	echo '#!/usr/lib/juliagpu-secrets/pre-bootstrap' | install -m 755 /dev/stdin $(DESTDIR)/usr/lib/juliagpu-secrets/hooks/pre-bootstrap
+	echo '#!/usr/lib/juliagpu-secrets/agent-startup' | install -m 755 /dev/stdin $(DESTDIR)/usr/lib/juliagpu-secrets/hooks/agent-startup
+	install -m 755 build/bin/encrypt build/bin/juliagpu $(DESTDIR)/usr/bin/
+	install -d $(DESTDIR)/usr/share/juliagpu-secrets/image
+	install -C -m 644 build/image/Dockerfile build/image/.dockerignore build/image/rootfs.tar $(DESTDIR)/usr/share/juliagpu-secrets/image/
+	install -d $(DESTDIR)/usr/share/juliagpu-secrets/compose
+	install -m 644 deploy/compose/*.yml $(DESTDIR)/usr/share/juliagpu-secrets/compose/
+	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/share/juliagpu-secrets/systemd
+	install -m 644 deploy/systemd/buildkite-agent@.service $(DESTDIR)/usr/lib/systemd/system/
+	install -m 644 deploy/systemd/encrypted.conf $(DESTDIR)/usr/share/juliagpu-secrets/systemd/
 
 MAC = $(DESTDIR)/opt/juliagpu-secrets
 

@@ -23,14 +23,20 @@ const module = "github.com/juliagpu/secrets-buildkite-plugin"
 type tool struct {
 	pkg, module string
 	folder      string // of the module that has it, below tests/tools
+	cgo         bool   // it does not build without a C compiler
 }
 
 var tools = map[string]tool{
-	"buildkite-agent": {"github.com/buildkite/agent/v3", "github.com/buildkite/agent/v3", ""},
-	"age":             {"filippo.io/age/cmd/age", "filippo.io/age", ""},
-	"docker-compose":  {"github.com/docker/compose/v2/cmd", "github.com/docker/compose/v2", "compose"},
-	"sops":            {"github.com/getsops/sops/v3/cmd/sops", "github.com/getsops/sops/v3", "sops"},
+	"buildkite-agent": {pkg: "github.com/buildkite/agent/v3", module: "github.com/buildkite/agent/v3"},
+	"age":             {pkg: "filippo.io/age/cmd/age", module: "filippo.io/age"},
+	"docker-compose":  {pkg: "github.com/docker/compose/v2/cmd", module: "github.com/docker/compose/v2", folder: "compose"},
+	"sops":            {pkg: "github.com/getsops/sops/v3/cmd/sops", module: "github.com/getsops/sops/v3", folder: "sops"},
+
+	"nvidia-ctk":               {pkg: toolkit + "/cmd/nvidia-ctk", module: toolkit, folder: "nvidia", cgo: true},
+	"nvidia-container-runtime": {pkg: toolkit + "/cmd/nvidia-container-runtime", module: toolkit, folder: "nvidia", cgo: true},
 }
+
+const toolkit = "github.com/NVIDIA/nvidia-container-toolkit"
 
 // Root is the repository's root: the closest directory from the working directory
 // upwards whose go.mod is this module's. A test and a program of the repository
@@ -51,9 +57,9 @@ func Root() (string, error) {
 	}
 }
 
-// Tool is the path of a released program that tests run, "buildkite-agent", "age"
-// or "docker-compose", or that make bench compares with, "sops", at the version
-// that a go.mod below tests/tools names. It is built on first use into build/tools at the
+// Tool is the path of a released program that tests run, "buildkite-agent", "age",
+// "docker-compose" or one of NVIDIA's, or that make bench compares with, "sops", at
+// the version that a go.mod below tests/tools names. All are static. It is built on first use into build/tools at the
 // repository's root and kept there until go.mod, go.sum or the Go release changes.
 // Several processes may ask at the same time. What takes long is said on log.
 func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
@@ -90,7 +96,11 @@ func Tool(ctx context.Context, name string, log io.Writer) (string, error) {
 		}
 	}
 	fmt.Fprintf(log, "building %s %s (once, some minutes where nothing is cached)\n", name, version)
-	if err := build(ctx, source, t.pkg, path, "GOWORK=off"); err != nil {
+	env := []string{"GOWORK=off"}
+	if t.cgo {
+		env = append(env, "CGO_ENABLED=1", `GOFLAGS="-ldflags=-linkmode=external -extldflags=-static -X=`+t.module+"/internal/info.version="+strings.TrimPrefix(version, "v")+`"`)
+	}
+	if err := build(ctx, source, t.pkg, path, env...); err != nil {
 		return "", fmt.Errorf("tool %s: %w", name, err)
 	}
 	// After the program: a build that is cut short leaves no stamp that fits.

@@ -56,9 +56,9 @@ type Agent struct {
 	Context string // what make image-context writes, and Stray
 	Version string // of the agent that tests run
 	Address string // where containers reach this machine
+	Release []byte // of Version, as Buildkite's releases are: a tar.gz
 
 	compose string
-	release []byte // as Buildkite's releases are
 	key     string // of all of it
 }
 
@@ -220,12 +220,12 @@ func (a *Agent) pack(ctx context.Context) error {
 		}
 	}
 	err = errors.Join(w.Close(), z.Close())
-	a.release = packed.Bytes()
+	a.Release = packed.Bytes()
 	return err
 }
 
 // SHA256 is the release's checksum.
-func (a Agent) SHA256() string { return fmt.Sprintf("%x", sha256.Sum256(a.release)) }
+func (a Agent) SHA256() string { return fmt.Sprintf("%x", sha256.Sum256(a.Release)) }
 
 // Kept builds an image of these parts, and keeps it until one of them changes. A
 // word tells it from others that were built in another way. Where containers have
@@ -277,7 +277,7 @@ func (a Agent) Build(ctx context.Context, b Builder, name string, args map[strin
 			http.NotFound(w, r)
 			return
 		}
-		w.Write(a.release)
+		w.Write(a.Release)
 	})}
 	go server.Serve(listener)
 	defer server.Close()

@@ -15,9 +15,12 @@ import (
 
 func main() {
 	tools := []string{"buildkite-agent", "age"}
-	// Without an engine no test runs it, and it takes longer than the others.
+	// Without an engine no test runs them, and they take longer than the others.
 	if exec.Command("docker", "version").Run() == nil {
 		tools = append(tools, "docker-compose")
+		if _, err := exec.LookPath("gcc"); err == nil {
+			tools = append(tools, "nvidia-ctk", "nvidia-container-runtime")
+		}
 	}
 	for _, name := range tools {
 		if _, err := agenttest.Tool(context.Background(), name, os.Stdout); err != nil {

@@ -24,8 +24,17 @@ const (
 	OtherRoots             // of another authority than that in Roots
 )
 
+// Certify makes an authority, PEM, and its good certificate for hosts of these names.
+func Certify(names ...string) (roots []byte, server tls.Certificate, err error) {
+	return certify(Good, &x509.Certificate{DNSNames: names})
+}
+
 // makeCertificate makes an authority, and what it says of a server.
 func makeCertificate(kind Certificate, address string) (roots []byte, server tls.Certificate, err error) {
+	return certify(kind, &x509.Certificate{IPAddresses: []net.IP{net.ParseIP(address)}})
+}
+
+func certify(kind Certificate, template *x509.Certificate) (roots []byte, server tls.Certificate, err error) {
 	authority, authorityKey, err := sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "restserver's authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}, nil, nil)
@@ -34,14 +43,12 @@ func makeCertificate(kind Certificate, address string) (roots []byte, server tls
 	}
 	roots = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})
 	if kind == OtherRoots {
-		roots, _, err = makeCertificate(Good, address)
+		roots, _, err = Certify("example.org")
 		if err != nil {
 			return nil, tls.Certificate{}, err
 		}
 	}
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "restserver"}, IPAddresses: []net.IP{net.ParseIP(address)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
+	template.Subject, template.ExtKeyUsage = pkix.Name{CommonName: "restserver"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	switch kind {
 	case OtherHost:
 		template.IPAddresses, template.DNSNames = nil, []string{"example.org"}

@@ -118,7 +118,7 @@ func StartWith(dir, address string, kind Certificate) (*Server, error) {
 	}
 	s.URL = "https://" + l.Addr().String()
 	s.http = &http.Server{
-		Handler: http.HandlerFunc(s.serve), ErrorLog: log.New(io.Discard, "", 0),
+		Handler: s, ErrorLog: log.New(io.Discard, "", 0),
 		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{certificate}},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // faults take connections over
 	}
@@ -172,7 +172,8 @@ func (s *Server) Requests() []Request {
 	return slices.Clone(s.requests)
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers as the server does that Start started.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, Request{r.Method, r.URL.RequestURI(), r.Header.Clone()})
 	var do Fault

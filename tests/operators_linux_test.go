@@ -1,0 +1,690 @@
+package tests
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/require"
+
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/agenttest"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/barehost"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/dock"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
+	"github.com/juliagpu/secrets-buildkite-plugin/tests/restserver"
+)
+
+// A piece of a page is a command, or a file.
+type piece struct {
+	line int
+	text string
+	root bool   // behind #, and not behind $
+	path string // of a file
+}
+
+// pieces are those of a page, in its order: what stands behind a prompt in blocks of
+// the kind console, with the lines that continue it, and blocks that begin with
+// "# PATH" or "# added to PATH".
+func pieces(page string) (all []piece) {
+	var block []string
+	fence := ""
+	for i, line := range strings.Split(page, "\n") {
+		bare := strings.TrimLeft(line, " ")
+		switch {
+		case fence == "" && strings.HasPrefix(bare, "```"):
+			fence, block = bare, nil
+		case fence == "":
+		case bare == "```":
+			all = append(all, ofBlock(fence, block, i-len(block)+1)...)
+			fence = ""
+		default:
+			block = append(block, line)
+		}
+	}
+	return all
+}
+
+var ofFile = regexp.MustCompile(`^# (?:added to )?([/.]\S+)$`)
+
+func ofBlock(fence string, block []string, line int) (all []piece) {
+	indent := len(block[0]) - len(strings.TrimLeft(block[0], " "))
+	for i := range block {
+		block[i] = block[i][min(indent, len(block[i])):]
+	}
+	if m := ofFile.FindStringSubmatch(block[0]); m != nil && fence != "```console" {
+		return []piece{{line: line, path: m[1], text: strings.Join(block[1:], "\n") + "\n"}}
+	}
+	if fence != "```console" {
+		return nil
+	}
+	for i, text := range block {
+		switch {
+		case strings.HasPrefix(text, "# "), strings.HasPrefix(text, "$ "):
+			all = append(all, piece{line: line + i, text: text[2:], root: text[0] == '#'})
+		case i > 0 && strings.HasSuffix(block[i-1], `\`):
+			all[len(all)-1].text += "\n" + text
+		}
+	}
+	return all
+}
+
+// A walk is somebody who works a page through, on a host that has nothing of ours,
+// as root, and as the user op.
+type walk struct {
+	*site
+	text string // of the page
+	page []piece
+	dir  string // where op is
+	env  []string
+}
+
+// next is the page's next piece, which has to begin so.
+func (w *walk) next(text string) piece {
+	w.t.Helper()
+	require.NotEmpty(w.t, w.page, "the page ends before %q", text)
+	p := w.page[0]
+	w.page = w.page[1:]
+	if p.path != "" {
+		require.Equal(w.t, text, p.path, "docs/operators.md:%d has this file next", p.line)
+	} else {
+		require.True(w.t, strings.HasPrefix(p.text, text), "docs/operators.md:%d: the next command is %q, not %q", p.line, p.text, text)
+	}
+	return p
+}
+
+// run runs the page's next command, which has to begin so, with that on its standard
+// input. It has to succeed.
+func (w *walk) run(text string, typed ...string) (out string) {
+	w.t.Helper()
+	return w.ends(0, text, typed...)
+}
+
+// ends is run of a command that has to end with that status.
+func (w *walk) ends(want int, text string, typed ...string) string {
+	w.t.Helper()
+	p := w.next(text)
+	out, status := w.as(p.root, p.text, typed...)
+	require.Equal(w.t, want, status, "docs/operators.md:%d: %s\n%s", p.line, p.text, out)
+	return out
+}
+
+// asked runs the page's next command on a terminal, on which that is typed.
+func (w *walk) asked(text string, typed string) string {
+	w.t.Helper()
+	p := w.next(text)
+	bare, _, _ := strings.Cut(p.text, " #")
+	out, status := w.as(p.root, fmt.Sprintf("script --quiet --return --command %q /dev/null", strings.TrimSpace(bare)), typed)
+	require.Zero(w.t, status, "docs/operators.md:%d: %s\n%s", p.line, p.text, out)
+	return out
+}
+
+// doctor runs the page's next command, which is well.
+func (w *walk) doctor(text string) {
+	w.t.Helper()
+	p := w.next(text)
+	w.t.Log(w.as(p.root, p.text))
+}
+
+// follows runs the page's next command, which does not end by itself, until it has
+// printed that.
+func (w *walk) follows(text, says string) {
+	w.t.Helper()
+	p := w.next(text)
+	for range 60 {
+		out, status := w.as(p.root, "timeout 1 "+p.text)
+		require.Equal(w.t, 124, status, out)
+		if strings.Contains(out, says) {
+			return
+		}
+	}
+	require.Fail(w.t, "not within a minute", "docs/operators.md:%d: %s: no %q", p.line, p.text, says)
+}
+
+// writes writes the page's next file, changed by pairs of older and newer texts.
+func (w *walk) writes(path string, changes ...string) {
+	w.t.Helper()
+	p := w.next(path)
+	for i := 0; i < len(changes); i += 2 {
+		require.Contains(w.t, p.text, changes[i])
+		p.text = strings.ReplaceAll(p.text, changes[i], changes[i+1])
+	}
+	if !filepath.IsAbs(path) {
+		out, status := w.as(false, "mkdir -p "+filepath.Dir(path)+" && cat >"+path, p.text)
+		require.Zero(w.t, status, out)
+		return
+	}
+	w.write(path, p.text, 0o644)
+}
+
+// as runs a command line as root, or as op.
+func (w *walk) as(root bool, text string, typed ...string) (string, int) {
+	w.t.Helper()
+	words := []string{"bash", "-c", "cd /root; " + text}
+	if !root {
+		words = append([]string{"runuser", "-u", "op", "--", "env", "HOME=/home/op"}, append(w.env, "bash", "-c", "cd "+w.dir+"; "+text)...)
+	}
+	cmd := w.Command(w.t.Context(), words...)
+	cmd.Stdin = strings.NewReader(strings.Join(typed, ""))
+	out, err := cmd.CombinedOutput()
+	require.NotNil(w.t, cmd.ProcessState, "%v", err)
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// must runs a command line of the test's own.
+func (w *walk) mustAs(root bool, text string, typed ...string) string {
+	w.t.Helper()
+	out, status := w.as(root, text, typed...)
+	require.Zero(w.t, status, "%s: %s", text, out)
+	return out
+}
+
+// A world is what a host finds on the network: github.com with its repositories and
+// the agent's releases, and Buildkite's REST API.
+type world struct {
+	*restserver.Server
+	repositories string // a folder of bare ones
+	plain        string // github.com by plain HTTP, for containers
+	closed       string // HOST:PORT of both by HTTPS
+	roots        []byte // who vouches for them
+}
+
+// version is the agent's release on the page. In its place stands the one that tests run.
+const version = "3.137.0"
+
+func newWorld(t *testing.T, gateway string, agent dock.Agent) world {
+	t.Helper()
+	w := world{repositories: t.TempDir()}
+	var err error
+	w.Server, err = restserver.StartWith(t.TempDir(), gateway, restserver.Good)
+	require.NoError(t, err)
+	t.Cleanup(func() { w.Server.Close() })
+	path, err := exec.Command("git", "--exec-path").Output()
+	require.NoError(t, err)
+	github := http.NewServeMux()
+	github.Handle("/", &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env: []string{"GIT_PROJECT_ROOT=" + w.repositories, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=op",
+			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
+	})
+	at, release := "/buildkite/agent/releases/download/v"+version+"/", "buildkite-agent-linux-"+runtime.GOARCH+"-"+version+".tar.gz"
+	github.HandleFunc(at+release, func(out http.ResponseWriter, _ *http.Request) { out.Write(agent.Release) })
+	github.HandleFunc(at+"buildkite-agent-"+version+".SHA256SUMS", func(out http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(out, "%s  %s\n", agent.SHA256(), release)
+	})
+	roots, certificate, err := restserver.Certify("github.com", "api.buildkite.com")
+	require.NoError(t, err)
+	w.roots = roots
+	server := &http.Server{
+		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{certificate}},
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // Git's program speaks HTTP/1
+		Handler: http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			if r.Host == "api.buildkite.com" {
+				w.ServeHTTP(out, r)
+				return
+			}
+			github.ServeHTTP(out, r)
+		}),
+	}
+	t.Cleanup(func() { server.Close() })
+	for _, closed := range []bool{false, true} {
+		l, err := net.Listen("tcp", gateway+":0")
+		require.NoError(t, err)
+		if closed {
+			w.closed = l.Addr().String()
+			go server.ServeTLS(l, "", "")
+		} else {
+			w.plain = "http://" + l.Addr().String() + "/"
+			go server.Serve(l)
+		}
+	}
+	return w
+}
+
+// repository makes one of github.com's.
+func (w world) repository(t *testing.T, name string, files map[string]string) {
+	t.Helper()
+	dir := t.TempDir()
+	_, err := agenttest.GitRepo(dir, files)
+	require.NoError(t, err)
+	w.publish(t, name, dir)
+}
+
+// project makes this checkout, as it is, one of github.com's.
+func (w world) project(t *testing.T, root string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, args := range [][]string{{"init", "--quiet"}, {"--work-tree=" + root, "add", "--all"}, {"-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message=test"}} {
+		out, err := exec.Command("git", append([]string{"-C", dir, "-c", "safe.directory=*"}, args...)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+	w.publish(t, "juliagpu/secrets-buildkite-plugin", dir)
+}
+
+// publish makes a repository of github.com's from a local one.
+func (w world) publish(t *testing.T, name, dir string) {
+	t.Helper()
+	bare := filepath.Join(w.repositories, name)
+	for _, args := range [][]string{{"clone", "--quiet", "--bare", dir, bare}, {"-C", bare, "config", "http.receivepack", "true"}} {
+		out, err := exec.Command("git", append([]string{"-c", "safe.directory=*"}, args...)...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+}
+
+// newWalk boots a host with what an operator finds on one, and what the world has.
+func newWalk(t *testing.T) (*walk, world) {
+	t.Helper()
+	need.Root(t, "to boot a host")
+	agent := agentParts(t)
+	if _, err := exec.LookPath("gcc"); err != nil {
+		need.Skip(t, "needs gcc, to build NVIDIA's programs")
+	}
+	tool := func(name string) string {
+		path, err := agenttest.Tool(t.Context(), name, os.Stderr)
+		require.NoError(t, err)
+		return path
+	}
+	goEnv := func(name string) string {
+		out, err := exec.Command("go", "env", name).Output()
+		require.NoError(t, err)
+		return strings.TrimSpace(string(out))
+	}
+	root, err := agenttest.Root()
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(root, "docs", "operators.md"))
+	require.NoError(t, err)
+
+	w := &walk{text: string(text), page: pieces(string(text)), dir: "/home/op", site: &site{t: t, project: root, Host: barehost.Boot(t,
+		barehost.Bind{From: tool("docker-compose"), To: "/usr/libexec/docker/cli-plugins/docker-compose", ReadOnly: true},
+		barehost.Bind{From: tool("nvidia-ctk"), To: "/usr/bin/nvidia-ctk", ReadOnly: true},
+		barehost.Bind{From: tool("nvidia-container-runtime"), To: "/usr/bin/nvidia-container-runtime", ReadOnly: true},
+		barehost.Bind{From: goEnv("GOROOT"), To: "/usr/local/go", ReadOnly: true},
+		barehost.Bind{From: goEnv("GOMODCACHE"), To: "/root/go/pkg/mod"},
+		barehost.Bind{From: goEnv("GOCACHE"), To: "/root/.cache/go-build"},
+	)}}
+	require.NotEmpty(t, w.page)
+	w.server, err = agenttest.NewServerOn(w.Gateway)
+	require.NoError(t, err)
+	t.Cleanup(func() { w.server.Close() })
+	world := newWorld(t, w.Gateway, agent)
+	world.project(t, root)
+
+	// The network: two names, and who vouches for them.
+	w.write("usr/local/share/ca-certificates/world.crt", string(world.roots), 0o644)
+	w.must("sh", "-ec", "update-ca-certificates >/dev/null 2>&1; echo '127.0.0.2 github.com api.buildkite.com' >>/etc/hosts")
+	w.must("systemd-run", "--quiet", "--unit=world", "--socket-property=ListenStream=127.0.0.2:443", "/lib/systemd/systemd-socket-proxyd", world.closed)
+
+	// What apt-get and snap would bring is there.
+	w.write("usr/local/sbin/apt-get", `#!/bin/sh
+case $1 in
+update) exit 0 ;;
+install) shift ;;
+*) exit 100 ;;
+esac
+for package; do
+	case $package in
+	--yes) ;;
+	docker-compose-v2) docker compose version >/dev/null || exit 100 ;; # Ubuntu's name for it
+	*) dpkg --status "$package" >/dev/null || exit 100 ;;
+	esac
+done
+`, 0o755)
+	w.write("usr/local/sbin/snap", "#!/bin/sh\n[ \"$*\" = 'install go --classic' ] && ln -s /usr/local/go/bin/go /usr/local/bin/go\n", 0o755)
+	w.must("useradd", "--create-home", "--shell=/bin/bash", "op")
+	w.write("home/op/.gitconfig", "[user]\n\tname = op\n\temail = op@example.com\n", 0o644)
+
+	// Bases that a registry would have.
+	w.load(agent.Base)
+	for _, name := range []string{"ubuntu:24.04", "nvidia/cuda:13.0.1-devel-ubuntu24.04"} {
+		w.must("docker", "tag", agent.Base, name)
+	}
+	return w, world
+}
+
+// gpus plays those that a host of cmd/juliagpu's tests has, as far as the driver and
+// nvidia-smi show them. Nodes and what a container is shown are of one GPU alone. No
+// program can use any.
+func (w *walk) gpus() {
+	w.t.Helper()
+	archive, err := txtar.ParseFile(filepath.Join(w.project, "cmd/juliagpu/testdata/host.txtar"))
+	require.NoError(w.t, err)
+	for _, f := range archive.Files {
+		switch {
+		case strings.HasPrefix(f.Name, "usr/bin/"):
+			w.write(f.Name, string(f.Data), 0o755)
+		case strings.HasPrefix(f.Name, "proc/driver/"):
+			w.write("srv/"+f.Name, string(f.Data), 0o644)
+		}
+	}
+	w.must("sh", "-ec", `mount --bind /srv/proc/driver /proc/driver
+sed 's/^Character devices:/&\n195 nvidia\n235 nvidia-caps\n508 nvidia-uvm/' /proc/devices >/srv/devices
+mount --bind /srv/devices /proc/devices
+mknod -m 666 /dev/nvidia2 c 195 2; mknod -m 666 /dev/nvidiactl c 195 255; mknod -m 666 /dev/nvidia-uvm c 508 0; mknod -m 666 /dev/nvidia-uvm-tools c 508 1
+mkdir -p /dev/dri/by-path`)
+	// As nvidia-ctk cdi generate writes it where there is a driver, but for the last
+	// line: there the kernel shows what this hook does.
+	w.write("etc/cdi/nvidia.yaml", `cdiVersion: 0.5.0
+kind: nvidia.com/gpu
+devices:
+  - name: GPU-1b7ad372-8d21-4239-8e32-63449f713690
+    containerEdits: {deviceNodes: [{path: /dev/nvidia2}]}
+containerEdits:
+  env: [NVIDIA_VISIBLE_DEVICES=void]
+  deviceNodes: [{path: /dev/nvidiactl}, {path: /dev/nvidia-uvm}, {path: /dev/nvidia-uvm-tools}]
+  mounts: [{hostPath: /srv/nvidia-smi, containerPath: /usr/bin/nvidia-smi, options: [ro, nosuid, nodev, rbind, rprivate]}]
+  hooks: [{hookName: createContainer, path: /srv/driver}]
+`, 0o644)
+	w.write("srv/driver", `#!/bin/sh
+set -e
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+bundle=$(sed -n 's/.*"bundle": *"\([^"]*\)".*/\1/p')
+root=$(sed -n 's/.*"root":{"path":"\([^"]*\)".*/\1/p' "$bundle/config.json")
+mount --bind /srv/proc/driver "$root/proc/driver"
+mount -o remount,bind,ro,nosuid,nodev "$root/proc/driver"
+mount --bind /srv/devices "$root/proc/devices"
+mount -o remount,bind,ro,nosuid,nodev "$root/proc/devices"
+`, 0o755)
+	w.write("srv/nvidia-smi", `#!/bin/sh
+case $1 in
+--query-gpu=*gpu_recovery_action*) echo 'GPU-1b7ad372-8d21-4239-8e32-63449f713690, 00000000:81:00.0, 1, 16384, Default, Enabled, [N/A], 0, None, [N/A], [N/A]' ;;
+esac
+`, 0o755)
+	w.write("etc/nvidia-container-runtime/config.toml", "[nvidia-container-runtime]\nmode = \"cdi\"\nruntimes = [\"runc\"]\n", 0o644)
+}
+
+// talks has an agent talk to the test's servers. Its folder is the one that
+// juliagpu agent new made.
+func (w *walk) talks(name string, world world) {
+	w.t.Helper()
+	folder := "etc/juliagpu-secrets/agents/" + name
+	w.must("sed", "-i", `s/\.yml"\]/.yml", here.yml]/`, "/"+folder+"/compose.yml")
+	w.write(folder+"/here.yml", fmt.Sprintf(`services:
+  agent:
+    build: {args: {agent_url: "%sbuildkite/agent/releases/download"}}
+    command: [--endpoint=%s, --no-pty, --no-color, --no-ssh-keyscan]
+    environment: {GIT_CONFIG_COUNT: "1", GIT_CONFIG_KEY_0: "url.%[1]s.insteadOf", GIT_CONFIG_VALUE_0: "https://github.com/"}
+`, world.plain, w.server.URL), 0o644)
+}
+
+// block is what the page shows in a block that begins so.
+func (w *walk) block(text string) string {
+	w.t.Helper()
+	_, rest, ok := strings.Cut(w.text, "```\n"+text)
+	require.True(w.t, ok, text)
+	rest, _, _ = strings.Cut(rest, "\n```")
+	return text + rest + "\n"
+}
+
+// uploaded is the step of the pipeline that a job uploads from what op has pushed.
+func (w *walk) uploaded() (step agenttest.Job) {
+	w.t.Helper()
+	env := map[string]string{"BUILDKITE_COMMIT": strings.TrimSpace(w.mustAs(false, "git rev-parse HEAD"))}
+	defer func() { step.Env = mergeEnv(step.Env, env) }()
+	r := w.finished(w.server.Add(agenttest.Job{Command: "buildkite-agent pipeline upload", Env: env}))
+	require.Zero(w.t, r.ExitStatus, r.Text())
+	require.Len(w.t, r.Pipelines, 1, r.Text())
+	var uploaded struct {
+		Pipeline struct {
+			Steps []struct {
+				Command string
+				Env     map[string]string
+			}
+		}
+	}
+	require.NoError(w.t, json.Unmarshal([]byte(r.Pipelines[0]), &uploaded))
+	require.Len(w.t, uploaded.Pipeline.Steps, 1)
+	return agenttest.Job{Command: uploaded.Pipeline.Steps[0].Command, Env: uploaded.Pipeline.Steps[0].Env}
+}
+
+// TestOperators works docs/operators.md through from its top to its end: every command
+// is run as it stands there, and every file is written.
+//
+// Outside of the host are stand-ins: for Buildkite, GitHub, a registry, Ubuntu's
+// packages, and for the driver of GPUs, which no machine of these tests has.
+func TestOperators(t *testing.T) {
+	t.Parallel()
+	w, world := newWalk(t)
+	world.AddPipeline(restserver.Pipeline{Slug: "cuda-dot-jl"})
+	world.repository(t, "JuliaGPU/CUDA.jl.git", map[string]string{"README.md": "# CUDA\n"})
+	value := canary("value")
+
+	// 2. Docker
+	w.run("apt-get update")
+	w.run("apt-get install")
+	w.run("systemctl enable --now docker")
+
+	// 3. GPUs
+	w.gpus()
+	require.Contains(t, w.run("nvidia-smi -L"), "GPU-1b7ad372-8d21-4239-8e32-63449f713690")
+	w.run("nvidia-ctk runtime configure")
+	w.run("systemctl restart docker")
+	require.Contains(t, w.must("docker", "info", "--format={{json .Runtimes}}"), `"nvidia"`)
+	require.Contains(t, w.ends(1, "nvidia-ctk cdi generate"), "NVML") // as far as it goes without a driver
+	w.run("ls -l /dev/dri")
+
+	// 4. Install
+	w.run("snap install go")
+	w.run("git clone")
+	w.run("make -C secrets-buildkite-plugin install")
+	w.run("systemctl daemon-reload")
+	w.must("sh", "-ec", `make -s -C /root/secrets-buildkite-plugin install DESTDIR=/srv/tree >/dev/null
+cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$file"; done`)
+
+	// 5. Key, token, configuration
+	require.Contains(t, w.run("juliagpu keys new"), "age1")
+	w.mustAs(true, "cp /home/op/identity-2026 .")
+	require.Contains(t, w.run("juliagpu keys install"), "/run/juliagpu-secrets/credentials/identity-2026")
+	w.run("install -m 600", w.server.Token+"\n")
+	w.writes("/etc/juliagpu-secrets/config.yml")
+	sum, _, _ := strings.Cut(w.run("curl"), " ")
+	w.writes("/etc/juliagpu-secrets/agents/host.env", strings.Repeat("0", 64), sum+"\nBUILDKITE_AGENT_EXPERIMENT=polyglot-hooks")
+
+	// 6. The first agent
+	require.Contains(t, w.run("juliagpu agent new upload.1"), "docker compose --project-directory /etc/juliagpu-secrets/agents/upload.1 build\n")
+	w.talks("upload.1", world)
+	w.run("docker compose")
+	w.doctor("juliagpu doctor")
+	w.run("systemctl enable --now")
+	w.follows("journalctl -fu", "Waiting for work...")
+
+	// 7. The first green job
+	w.mustAs(false, "git clone --quiet https://github.com/JuliaGPU/CUDA.jl.git src/CUDA.jl")
+	w.dir = "/home/op/src/CUDA.jl"
+	w.writes(".buildkite/pipeline.yml")
+	w.run("juliagpu keys recipients")
+	require.Contains(t, w.run("encrypt", value), "encrypt: .buildkite/pipeline.yml:6: added SECRET_CODECOV_TOKEN\n")
+	w.run("git add")
+	w.run("git commit")
+	w.run("git push")
+	step := w.uploaded()
+	r := w.finished(w.server.Add(step))
+	require.Zero(t, r.ExitStatus, r.Text())
+	shown := w.block("~~~ :key: Secrets\n")
+	require.Contains(t, shown, "the token: [REDACTED]\n")
+	for line := range strings.Lines(shown) {
+		line, _, _ = strings.Cut(line, ", in ") // so many milliseconds
+		require.Contains(t, r.Text(), strings.TrimSuffix(line, "\n"), "docs/operators.md shows it")
+	}
+	w.mustAs(false, "git push --quiet origin HEAD:refs/pull/17/head")
+	step.Env = mergeEnv(step.Env, fork)
+	r = w.finished(w.server.Add(step))
+	require.Equal(t, 1, r.ExitStatus, r.Text())
+	says, _, _ := strings.Cut(r.Text()[strings.Index(r.Text(), "SECRET_CODECOV_TOKEN: withheld: "):], "\n")
+	require.Contains(t, w.text, "`"+says+"`")
+
+	// 8. An agent for each GPU
+	w.run("juliagpu agent new gpuci.1")
+	w.talks("gpuci.1", world)
+	w.run("docker compose")
+	w.doctor("juliagpu doctor --agent gpuci.1")
+	w.must("systemctl", "stop", "buildkite-agent@upload.1")
+	w.run("systemctl enable --now")
+	require.Contains(t, w.run("juliagpu agent list"), "gpuci.1")
+	r = w.finished(w.server.Add(agenttest.Job{Command: "ls /dev/nvidia?"}))
+	require.Zero(t, r.ExitStatus, r.Text())
+	require.Contains(t, r.Text(), "~~~ :lock: GPU isolation: ")
+	require.Contains(t, r.Text(), "\n/dev/nvidia2\n")
+	t.Log(r.Text())
+	w.must("systemctl", "start", "buildkite-agent@upload.1")
+
+	// Updates
+	w.run("git -C secrets-buildkite-plugin pull")
+	w.run("make -C secrets-buildkite-plugin install")
+	w.run("systemctl daemon-reload")
+	w.run("for agent in")
+	w.run("systemctl restart --no-block")
+	w.doctor("juliagpu doctor")
+
+	w.older(world, value)
+	w.rest(world)
+	require.Empty(t, w.page, "nothing runs these")
+}
+
+// older is the way from the older set-up.
+func (w *walk) older(world world, value string) {
+	t := w.t
+	other := canary("older")
+	w.dir = "/home/op"
+	// Its key and a value, as its tool made them; its unit; its image.
+	w.must("sh", "-ec", `mkdir -p /etc/buildkite/image; cd /etc/buildkite/image
+openssl genrsa -out secrets.private.key 2048 2>/dev/null; chmod 600 secrets.private.key
+openssl rsa -in secrets.private.key -pubout -out public 2>/dev/null
+install -o op -m 600 secrets.private.key /home/op/
+printf '[Unit]\nDescription=older %i\n[Service]\nExecStart=/bin/sleep infinity\nRestart=always\n[Install]\nWantedBy=multi-user.target\n' >/etc/buildkite/buildkite-agent@.service
+ln -s /etc/buildkite/buildkite-agent@.service /etc/systemd/system/
+systemctl daemon-reload; systemctl enable --quiet --now buildkite-agent@old.1
+docker tag ubuntu:24.04 buildkite-old.1`)
+	sealed := strings.TrimSpace(w.must("sh", "-c", "echo '"+other+"' | openssl pkeyutl -encrypt -pubin -inkey /etc/buildkite/image/public | base64 -w0"))
+	w.mustAs(false, "sed -i '/^    env:/a\\      SECRET_DOCUMENTER_KEY: \""+sealed+"\"' src/CUDA.jl/.buildkite/pipeline.yml")
+
+	require.Contains(t, w.run("juliagpu audit --checkouts"), "sealed.older")
+	w.run("mkdir -p")
+	w.run("printf")
+	w.run("systemctl daemon-reload")
+	w.must("systemctl", "kill", "--signal=KILL", "buildkite-agent@old.1") // as the agent ends that is stopped
+	w.eventually("ActiveState=failed", "systemctl", "show", "--property=ActiveState", "buildkite-agent@old.1")
+	w.run("systemctl disable --now")
+	w.run("rm -r")
+	w.run("systemctl daemon-reload")
+	w.run("systemctl reset-failed")
+
+	w.run("install -m 600")
+	w.run("systemctl restart --no-block")
+	p := w.next("/etc/juliagpu-secrets/config.yml")
+	w.mustAs(true, "cat >>/etc/juliagpu-secrets/config.yml", p.text)
+	w.must("systemctl", "restart", "buildkite-agent@upload.1", "buildkite-agent@gpuci.1") // which waits
+	pushed := func() string {
+		w.dir = "/home/op/src/CUDA.jl"
+		defer func() { w.dir = "/home/op" }()
+		w.mustAs(false, "git commit --quiet --all --message=x; git push --quiet origin HEAD")
+		step := w.uploaded()
+		step.Command = show("CODECOV_TOKEN", "DOCUMENTER_KEY")
+		r := w.finished(w.server.Add(step))
+		require.Zero(t, r.ExitStatus, r.Text())
+		require.Contains(t, r.Text(), sum("CODECOV_TOKEN", value))
+		require.Contains(t, r.Text(), sum("DOCUMENTER_KEY", other))
+		return r.Text()
+	}
+	both := pushed()
+	require.Contains(t, both, "2 granted, 0 withheld, 0 refused")
+	t.Log(both)
+
+	w.run("juliagpu keys recipients")
+	require.Contains(t, w.run("juliagpu secrets migrate"), "DOCUMENTER_KEY")
+	require.Contains(t, w.run("juliagpu secrets migrate"), "1 value sealed again")
+	require.NotContains(t, w.run("juliagpu audit"), "sealed.older")
+	w.mustAs(true, "sed -i '/^older:/,$d' /etc/juliagpu-secrets/config.yml")
+	w.run("shred -u")
+	w.run("systemctl restart --no-block")
+	w.run("docker image rm")
+	require.NotEqual(t, both, pushed())
+}
+
+// rest is what is behind the walk-through.
+func (w *walk) rest(world world) {
+	t := w.t
+
+	// Split mode: what agents in containers are started with.
+	p := w.next("buildkite-agent start")
+	entry := w.must("docker", "compose", "--project-directory=/etc/juliagpu-secrets/agents/upload.1", "config")
+	flags := regexp.MustCompile(`--\S+(?: /\S+)?`).FindAllString(p.text, -1)
+	require.Len(t, flags, 3)
+	for _, flag := range flags {
+		require.Contains(t, entry, "- "+strings.Replace(flag, " ", "=", 1)+"\n")
+	}
+
+	// A new agent
+	w.asked("juliagpu agent new", "cpu\n\n\n\n\n\ny\n")
+	w.run("juliagpu agent new gpuci.4")
+	require.Contains(t, w.run("juliagpu agent list"), "gpuci.4")
+	w.asked("juliagpu agent remove", "y\n")
+	w.talks("gpuci.3", world)
+
+	// What a start prepares, The unit
+	w.run("juliagpu agent prepare")
+	w.must("docker", "compose", "--project-directory=/etc/juliagpu-secrets/agents/gpuci.3", "build")
+	w.run("systemctl enable --now")
+	w.follows("journalctl -fu", "Waiting for work...")
+	w.run("systemctl stop")
+	w.run("systemctl restart")
+
+	// Identities
+	w.mustAs(true, "cd /etc/juliagpu-secrets/credentials; mv identity-2026 /root/kept; rm /root/identity-2026")
+	w.mustAs(false, "mv identity-2026 kept")
+	w.run("juliagpu keys new")
+	w.mustAs(true, "mv /home/op/identity-2026 .")
+	w.run("juliagpu keys install")
+	w.must("rm", "/etc/juliagpu-secrets/credentials/identity-2026")
+	w.run("juliagpu keys install")
+	w.must("sh", "-ec", "cd /etc/juliagpu-secrets/credentials; rm identity-2026.cred; mv /root/kept identity-2026; mv /home/op/kept /home/op/identity-2026")
+	w.run("juliagpu keys recipients")
+
+	// Rotation
+	w.run("juliagpu keys new")
+	w.mustAs(true, "cp /home/op/identity-2027 .")
+	w.run("juliagpu keys install")
+	w.must("sed", "-i", "s|^  - file: .*identity-2026|  - file: /run/juliagpu-secrets/credentials/identity-2027\\n&|", "/etc/juliagpu-secrets/config.yml")
+	w.run("systemctl restart --no-block")
+	w.run("juliagpu keys recipients")
+	require.Contains(t, w.run("juliagpu secrets rotate"), "2 values sealed again")
+	w.env = []string{"BUILDKITE_API_TOKEN=" + world.Token}
+	require.NotContains(t, w.run("juliagpu audit"), "sealed.unfamiliar")
+	w.must("sed", "-i", "/identity-2026/d", "/etc/juliagpu-secrets/config.yml")
+	w.run("juliagpu keys retire")
+	w.run("install -m 600", w.server.Token+"\n")
+	w.run("systemctl restart")
+
+	// After a leak: TestLeakedHistory looks at what these find.
+	w.dir = "/home/op/src/CUDA.jl"
+	w.mustAs(false, "juliagpu keys recipients ~/identity-2026 | sed 's/$/ # leaked-key/' >leaked.recipients")
+	w.run("git log")
+	require.Contains(t, w.run("while read"), "(leaked-key)")
+	w.dir = "/home/op"
+
+	w.doctor("juliagpu doctor")
+
+	// Re-sealing
+	w.mustAs(false, "mv identity-2027 old.key; juliagpu keys new -o new.key; juliagpu keys recipients new.key >recipients")
+	require.Contains(t, w.run("juliagpu secrets rotate"), "2 values to be sealed")
+	require.Contains(t, w.run("juliagpu secrets rotate"), "2 values sealed again")
+	require.Contains(t, w.run("juliagpu secrets migrate"), "nothing")
+	require.Contains(t, w.run("juliagpu secrets migrate"), "nothing")
+
+	// Audit
+	require.Contains(t, w.run("juliagpu audit --organization juliagpu "), "cuda-dot-jl")
+	w.run("juliagpu audit")
+	require.Contains(t, w.mustAs(false, "cat a.html"), "cuda-dot-jl")
+	w.run("juliagpu audit")
+	w.run("juliagpu audit")
+	require.Contains(t, w.mustAs(false, "cat config.yml"), "juliagpu/cuda-dot-jl: github.com/juliagpu/cuda.jl")
+}
