@@ -72,3 +72,31 @@ func TestWriteFile(t *testing.T) {
 		require.ErrorIs(t, WriteFile(filepath.Join(t.TempDir(), "none.yml"), []byte(after), nil), os.ErrNotExist)
 	})
 }
+
+// TestWriteIn: nothing outside of the folder is written, whatever a link says by now.
+func TestWriteIn(t *testing.T) {
+	dir := t.TempDir()
+	for _, folder := range []string{"checkout/.buildkite", "other"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, "a.yml"), []byte("before"), 0o644))
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, "checkout"))
+	require.NoError(t, err)
+	defer root.Close()
+	in := filepath.Join(".buildkite", "a.yml")
+	require.NoError(t, Writable(root, in))
+	require.NoError(t, WriteIn(root, in, []byte("after"), []byte("before")))
+	text, err := root.ReadFile(in)
+	require.NoError(t, err)
+	require.Equal(t, "after", string(text))
+
+	require.NoError(t, root.RemoveAll(".buildkite"))
+	require.NoError(t, root.Symlink("../other", ".buildkite"))
+	require.Error(t, Writable(root, in))
+	require.Error(t, WriteIn(root, in, []byte("after"), []byte("before")))
+	text, err = os.ReadFile(filepath.Join(dir, "other", "a.yml"))
+	require.NoError(t, err)
+	require.Equal(t, "before", string(text))
+	require.NoError(t, root.Symlink("a", "\x1b[2J"))
+	require.EqualError(t, WriteIn(root, "\x1b[2J", nil, nil), `"\x1b[2J": not a regular file`)
+}
