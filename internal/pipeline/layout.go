@@ -25,10 +25,16 @@ var errUnsure = errors.New("an unusual layout")
 type source struct {
 	text  []byte
 	lines []int // offset of each line's first character
+	chars []int // offset of each character; nil: each is a byte
 }
 
 func newSource(text []byte) source {
-	s := source{text, []int{0}}
+	s := source{text: text, lines: []int{0}}
+	if utf8.RuneCount(text) < len(text) {
+		for i := range string(text) {
+			s.chars = append(s.chars, i)
+		}
+	}
 	if bytes.HasPrefix(text, []byte("\ufeff")) {
 		s.lines[0] = len("\ufeff")
 	}
@@ -54,11 +60,14 @@ func (s source) offset(n *yaml.Node) int {
 		return len(s.text)
 	}
 	i := s.lines[n.Line-1]
-	for range n.Column - 1 {
-		_, size := utf8.DecodeRune(s.text[i:])
-		i += size
+	if s.chars == nil {
+		return min(i+n.Column-1, len(s.text))
 	}
-	return i
+	first, _ := slices.BinarySearch(s.chars, i)
+	if at := first + n.Column - 1; at < len(s.chars) {
+		return s.chars[at]
+	}
+	return len(s.text)
 }
 
 // lineOf is the index of the line that holds an offset.

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
@@ -110,6 +111,28 @@ func TestRewriteRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 	require.Equal(t, "steps: []\nenv:\n  SECRET_A: \""+other+"\"\n  SECRET_B: a", string(edited))
+}
+
+// TestRewriteOneLine: a file of one line takes about as long as one of many.
+func TestRewriteOneLine(t *testing.T) {
+	for _, first := range []string{"a", "ü"} {
+		took := map[string]time.Duration{}
+		for _, blank := range []string{"\n", " "} {
+			file := []byte(`{"env": {"` + first + `": ""`)
+			for n := range 12000 {
+				file = fmt.Appendf(file, `,%s"SECRET_%d": %q`, blank, n, sealed)
+			}
+			file = append(file, "}}"...)
+			texts := every(t, file, other)
+			began := time.Now()
+			edited, left, err := Rewrite(file, texts)
+			took[blank] = time.Since(began)
+			require.NoError(t, err)
+			require.Empty(t, left)
+			require.Equal(t, 12000, bytes.Count(edited, []byte(other)))
+		}
+		require.Less(t, took[" "], 15*took["\n"])
+	}
 }
 
 // TestRewriteAtRandom rewrites random pipelines, and those of the golden files: all
