@@ -19,6 +19,7 @@ type Sealed struct {
 	Name, Text   string
 	Line, Column int      // of its name, from 1, in characters
 	Steps        []string // key or label of each step that has it; none: all of them, or a template's
+	Triggered    bool     // it goes to a build that a step triggers, maybe of another repository
 }
 
 // Find returns the SECRET_* entries of every env: in the file: the pipeline's,
@@ -48,7 +49,7 @@ type sealedEntry struct {
 
 func sealedEntries(root *yaml.Node) ([]*sealedEntry, error) {
 	found := map[*yaml.Node]*sealedEntry{} // by the node of its name
-	err := walk(root, func(env []entry, _ string, step *yaml.Node) {
+	err := walk(root, func(env []entry, at spot) {
 		for _, e := range env {
 			value := resolve(e.value)
 			if !strings.HasPrefix(e.name, names.Prefix) || value.Kind != yaml.ScalarNode {
@@ -59,10 +60,11 @@ func sealedEntries(root *yaml.Node) ([]*sealedEntry, error) {
 				s = &sealedEntry{Sealed{Name: e.name, Text: value.Value, Line: e.key.Line, Column: e.key.Column}, value}
 				found[e.key] = s
 			}
-			if step == nil {
+			s.Triggered = s.Triggered || at.triggered
+			if at.step == nil {
 				continue
 			}
-			if name := nameOf(step); !slices.Contains(s.Steps, name) {
+			if name := nameOf(at.step); !slices.Contains(s.Steps, name) {
 				s.Steps = append(s.Steps, name)
 			}
 		}
@@ -81,10 +83,10 @@ type place struct{ path, name string }
 // environments returns tag and text of every variable of every env:.
 func environments(root *yaml.Node) (map[place]string, error) {
 	all := map[place]string{}
-	err := walk(root, func(env []entry, path string, _ *yaml.Node) {
+	err := walk(root, func(env []entry, at spot) {
 		for _, e := range env {
 			v := resolve(e.value)
-			all[place{path, e.name}] = v.ShortTag() + " " + v.Value
+			all[place{at.path, e.name}] = v.ShortTag() + " " + v.Value
 		}
 	})
 	return all, err
@@ -96,16 +98,23 @@ const (
 	maxDepth  = 100
 )
 
+// A spot is where in a file a walk is.
+type spot struct {
+	path      string
+	step      *yaml.Node // whose, if a step's
+	triggered bool       // in the build: of a step that triggers one
+}
+
 type walker struct {
-	visit func(env []entry, path string, step *yaml.Node)
+	visit func(env []entry, at spot)
 	left  int
 }
 
 // walk calls visit for each mapping under a key env, with merges and aliases
-// followed. path says where it is, step whose it is, if a step's.
-func walk(root *yaml.Node, visit func(env []entry, path string, step *yaml.Node)) error {
+// followed.
+func walk(root *yaml.Node, visit func(env []entry, at spot)) error {
 	w := &walker{visit, maxVisits}
-	w.node(root, "", nil, root.Kind == yaml.SequenceNode, 0)
+	w.node(root, spot{}, root.Kind == yaml.SequenceNode, 0)
 	if w.left <= 0 {
 		return errUnfolds
 	}
@@ -115,7 +124,7 @@ func walk(root *yaml.Node, visit func(env []entry, path string, step *yaml.Node)
 var errUnfolds = &Error{Cause: "aliases (*) that unfold too far, or into themselves", hint: "write them out"}
 
 // node walks one node; steps tells whether it is a list of steps.
-func (w *walker) node(n *yaml.Node, path string, step *yaml.Node, steps bool, depth int) {
+func (w *walker) node(n *yaml.Node, at spot, steps bool, depth int) {
 	if w.left--; depth > maxDepth {
 		w.left = 0
 	}
@@ -129,25 +138,30 @@ func (w *walker) node(n *yaml.Node, path string, step *yaml.Node, steps bool, de
 			if w.left <= 0 {
 				return
 			}
-			of := step
+			in := at
 			if item := resolve(item); steps && item.Kind == yaml.MappingNode {
-				of = item
+				in.step = item
 			}
-			w.node(item, fmt.Sprintf("%s/%d", path, i), of, false, depth+1)
+			in.path += fmt.Sprintf("/%d", i)
+			w.node(item, in, false, depth+1)
 		}
 	case yaml.MappingNode:
-		for _, e := range entries(n) {
+		all := entries(n)
+		triggers := slices.ContainsFunc(all, func(e entry) bool { return e.name == "trigger" })
+		for _, e := range all {
 			if w.left <= 0 {
 				return
 			}
-			path := path + "/" + strconv.Quote(e.name)
+			in := at
+			in.path += "/" + strconv.Quote(e.name)
+			in.triggered = at.triggered || triggers && e.name == "build"
 			if env := resolve(e.value); e.name == "env" && env.Kind == yaml.MappingNode {
 				variables := entries(env)
 				w.left -= len(variables)
-				w.visit(variables, path, step)
+				w.visit(variables, in)
 				continue
 			}
-			w.node(e.value, path, step, e.name == "steps", depth+1)
+			w.node(e.value, in, e.name == "steps", depth+1)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func (s *stepper) list(n *yaml.Node, depth int) {
 					s.left--
 					text := resolve(variable.value)
 					if strings.HasPrefix(variable.name, names.Prefix) && text.Kind == yaml.ScalarNode {
-						step.Own = append(step.Own, Sealed{variable.name, text.Value, variable.key.Line, variable.key.Column, []string{step.Name}})
+						step.Own = append(step.Own, Sealed{Name: variable.name, Text: text.Value, Line: variable.key.Line, Column: variable.key.Column, Steps: []string{step.Name}})
 					}
 				}
 			}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,9 +31,9 @@ steps:
 	steps, err := Steps([]byte(file))
 	require.NoError(t, err)
 	require.Equal(t, []Step{
-		{Name: "up", Line: 5, Command: "buildkite-agent pipeline upload", Own: []Sealed{{"SECRET_U", "u", 8, 5, []string{"up"}}}},
+		{Name: "up", Line: 5, Command: "buildkite-agent pipeline upload", Own: []Sealed{{Name: "SECRET_U", Text: "u", Line: 8, Column: 5, Steps: []string{"up"}}}},
 		{Name: "all", Line: 9},
-		{Name: ":rocket: deploy", Line: 11, Command: "make\nmake deploy", Own: []Sealed{{"SECRET_A", "a", 1, 13, []string{":rocket: deploy"}}}},
+		{Name: ":rocket: deploy", Line: 11, Command: "make\nmake deploy", Own: []Sealed{{Name: "SECRET_A", Text: "a", Line: 1, Column: 13, Steps: []string{":rocket: deploy"}}}},
 		{Name: "cuda-jl", Line: 15, Trigger: "cuda-jl"},
 		{Name: "the step on line 17", Line: 17},
 	}, steps)
@@ -68,4 +69,26 @@ func FuzzSteps(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestTriggered: what a triggered build gets is told, wherever it is written.
+func TestTriggered(t *testing.T) {
+	for file, want := range map[string]bool{
+		"steps: [{trigger: x, build: {env: {SECRET_A: a}}}]":                                    true,
+		"steps: [{group: g, steps: [{build: {env: {SECRET_A: a}}, trigger: x}]}]":               true,
+		"- {trigger: x, build: {env: {SECRET_A: a}}}":                                           true,
+		"trigger: x\nbuild: {env: {SECRET_A: a}}":                                               true,
+		"env: &e {SECRET_A: a}\nsteps: [{trigger: x, build: {env: *e}}]":                        true,
+		"env: &e {SECRET_A: a}\nsteps: [{trigger: x, build: {env: {<<: *e}}}]":                  true,
+		"x: &x {trigger: x}\nsteps: [{<<: *x, build: {env: {SECRET_A: a}}}]":                    true,
+		"env: {SECRET_A: &a a}\nsteps: [{trigger: x, build: {env: {SECRET_B: *a}}}]":            true,
+		"env: {SECRET_A: a}\nsteps: [{trigger: x, build: {branch: main}}]":                      false,
+		"steps: [{command: x, plugins: [{p#v1: {build: {env: {SECRET_A: a}}}}]}]":               false,
+		"steps: [{command: x, env: {SECRET_A: a}}, {trigger: x, build: {env: {B: b}}, key: a}]": false,
+	} {
+		found, err := Scalars([]byte(file))
+		require.NoError(t, err, file)
+		require.Len(t, found, 1, file)
+		require.Equal(t, want, slices.ContainsFunc(found[0].Entries, func(e Sealed) bool { return e.Triggered }), file)
+	}
 }
