@@ -147,7 +147,8 @@ func (a *auditor) run() error {
 		report.Notes = append(report.Notes, fmt.Sprintf("held against %d recipients of %s", len(facts.Recipients), filepath.Base(a.recipients)))
 	}
 	if len(clones) > 0 {
-		report.Notes = append(report.Notes, fmt.Sprintf("clones that were read: %d", len(clones)))
+		read := slices.DeleteFunc(clones, func(c gather.Clone) bool { return c.Err != nil })
+		report.Notes = append(report.Notes, fmt.Sprintf("clones that were read: %d", len(read)))
 	}
 	a.status = report.Status()
 	return a.deliver(report, facts)
@@ -224,8 +225,10 @@ func (a *auditor) known() (map[string]string, error) {
 }
 
 // clones are the folders to read.
-func (a *auditor) clones() ([]string, error) {
-	found := slices.Clone(a.checkouts)
+func (a *auditor) clones() (found []gather.Clone, err error) {
+	for _, folder := range a.checkouts {
+		found = append(found, gather.Clone{Folder: folder})
+	}
 	for _, folder := range a.folders {
 		more, err := gather.Clones(folder)
 		if err != nil {
@@ -239,18 +242,22 @@ func (a *auditor) clones() ([]string, error) {
 	return found, nil
 }
 
-func (a *auditor) readClones(ctx context.Context, folders []string) (all []audit.Checkout, err error) {
+func (a *auditor) readClones(ctx context.Context, clones []gather.Clone) (all []audit.Checkout, err error) {
 	b := a.bar()
 	defer b.done()
-	for n, folder := range folders {
+	for n, clone := range clones {
 		if ctx.Err() != nil {
 			return nil, outage("", "stopped")
 		}
-		b.show(n, len(folders), "clones")
-		c, err := gather.Checkout(folder)
+		b.show(n, len(clones), "clones")
+		if clone.Err != nil {
+			all = append(all, audit.Checkout{Folder: clone.Folder, Texts: []audit.Text{{File: ".", Unread: cause(clone.Err).Error()}}})
+			continue
+		}
+		c, err := gather.Checkout(clone.Folder)
 		if err != nil {
 			b.done()
-			return nil, misused("the folder that holds .git", "--checkout: %s: %s", escape.Text(folder), cause(err))
+			return nil, misused("the folder that holds .git", "--checkout: %s: %s", escape.Text(clone.Folder), cause(err))
 		}
 		all = append(all, c)
 	}

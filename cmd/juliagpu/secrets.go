@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -279,20 +280,24 @@ func collect(paths []string) (*collection, error) {
 			add(path, checkoutOf(filepath.Dir(path)), func() ([]byte, error) { return readFile(path, pipeline.MaxFile) })
 			continue
 		}
-		clones := []string{path}
+		clones := []gather.Clone{{Folder: path}}
 		if _, err := gather.Files(path); errors.Is(err, gather.ErrNoClone) {
-			clones, err = gather.Clones(path)
-			if err != nil || len(clones) == 0 {
-				return nil, misused("the folder that holds .git, or one of such folders, or the file itself", "%s: no checkout, and none in it", escape.Text(path))
+			const hint = "the folder that holds .git, or one of such folders, or the file itself"
+			if clones, err = gather.Clones(path); err != nil {
+				return nil, misused(hint, "%s: %s", escape.Text(path), cause(err))
+			}
+			if len(clones) == 0 {
+				return nil, misused(hint, "%s: no checkout, and none in it", escape.Text(path))
 			}
 		}
 		for _, clone := range clones {
-			files, err := gather.Files(clone)
-			if err != nil {
-				return nil, misused("", "%s: %s", escape.Text(clone), cause(err))
+			files, err := gather.Files(clone.Folder)
+			if err = cmp.Or(clone.Err, err); err != nil {
+				c.files, c.clones = append(c.files, reseal.File{Path: clone.Folder, Unread: cause(err)}), append(c.clones, clone.Folder)
+				continue
 			}
-			for _, file := range files {
-				add(filepath.Join(clone, filepath.FromSlash(file)), clone, func() ([]byte, error) { return gather.Read(clone, file) })
+			for _, f := range files {
+				add(filepath.Join(clone.Folder, filepath.FromSlash(f.Path)), clone.Folder, func() ([]byte, error) { return gather.Read(clone.Folder, f) })
 			}
 		}
 	}

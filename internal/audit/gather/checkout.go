@@ -21,8 +21,8 @@ import (
 // Limits of what is read of clones: anybody may have written them.
 const (
 	maxClones = 5000
-	maxFiles  = 500 // of one clone
-	maxDepth  = 8
+	maxFiles  = 500 // of one clone, with the folders that hold them
+	maxDepth  = 8   // folders below .buildkite
 	maxConfig = 1 << 20
 )
 
@@ -39,15 +39,15 @@ func Checkout(folder string) (audit.Checkout, error) {
 		return c, err
 	}
 	c.Repositories = remotes(folder)
-	for _, file := range files {
-		text, err := Read(folder, file)
+	for _, f := range files {
+		text, err := Read(folder, f)
 		if err != nil {
-			c.Texts = append(c.Texts, audit.Text{File: file, Unread: cause(err)})
+			c.Texts = append(c.Texts, audit.Text{File: f.Path, Unread: cause(err)})
 			continue
 		}
-		t := audit.Read(file, text)
+		t := audit.Read(f.Path, text)
 		// Other tools keep YAML there, too, and templates that are none.
-		if t.Unread != "" && !isDefault(file) && !bytes.Contains(text, []byte("SECRET_")) {
+		if t.Unread != "" && len(text) <= pipeline.MaxFile && !isDefault(f.Path) && !bytes.Contains(text, []byte("SECRET_")) {
 			continue
 		}
 		if t.Unread != "" || t.Steps > 0 || len(t.Values) > 0 {
@@ -57,9 +57,16 @@ func Checkout(folder string) (audit.Checkout, error) {
 	return c, nil
 }
 
-// Files are the files of a clone that may be pipelines, in its folder and with
-// slashes. The error wraps ErrNoClone where that is none.
-func Files(folder string) ([]string, error) {
+// A File is one of a clone that may be a pipeline, or what was not looked into.
+type File struct {
+	Path string // in the clone's folder, with slashes
+	Err  error  // why not
+}
+
+// Files are the files of a clone that may be pipelines. What can't be looked into is
+// among them, since one could be in it. The error wraps ErrNoClone where the folder is
+// no clone.
+func Files(folder string) ([]File, error) {
 	if _, err := os.Lstat(filepath.Join(folder, ".git")); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Stat(folder); err != nil {
@@ -79,52 +86,70 @@ func Files(folder string) ([]string, error) {
 
 // Read reads a file of Files. Links within the clone are followed; what is no regular
 // file is not waited for.
-func Read(folder, file string) ([]byte, error) {
+func Read(folder string, f File) ([]byte, error) {
+	if f.Err != nil {
+		return nil, f.Err
+	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	return read(root, file)
+	return read(root, f.Path)
 }
 
+// A Clone is the folder of one, or a folder that was not looked into.
+type Clone struct {
+	Folder string
+	Err    error // why not
+}
+
+// errLink says why a link to a clone, or to a folder of clones, is left alone.
+var errLink = errors.New("a link, which is not followed here: name the folder that it leads to")
+
 // Clones finds the clones in a folder: those in it, and one folder deeper, as in
-// owner/name.
-func Clones(folder string) (found []string, err error) {
-	for _, pattern := range []int{1, 2} {
-		more, err := below(folder, pattern)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, more...)
+// owner/name. What can't be looked into is among them, since one could be in it.
+func Clones(folder string) ([]Clone, error) {
+	found, err := below(folder, 2)
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(found)
+	slices.SortFunc(found, func(a, b Clone) int { return strings.Compare(a.Folder, b.Folder) })
 	if len(found) > maxClones {
 		return nil, fmt.Errorf("more than %d clones", maxClones)
 	}
 	return found, nil
 }
 
-// below returns the clones that are so many folders deeper, and not in another.
-func below(folder string, depth int) (found []string, err error) {
+// below returns the clones that are up to so many folders deeper, and not in another.
+func below(folder string, depth int) (found []Clone, err error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range entries {
-		at := filepath.Join(folder, e.Name())
-		if !e.IsDir() || e.Name() == ".git" {
+		at, link := filepath.Join(folder, e.Name()), e.Type()&fs.ModeSymlink != 0
+		if e.Name() == ".git" || !e.IsDir() && !link {
 			continue
 		}
-		_, err := os.Lstat(filepath.Join(at, ".git"))
-		switch clone := err == nil; {
-		case clone && depth == 1:
-			found = append(found, at)
-		case !clone && depth > 1:
-			if more, err := below(at, depth-1); err == nil {
-				found = append(found, more...)
+		if info, err := os.Stat(at); link && (errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir()) {
+			continue
+		}
+		var here []Clone
+		switch _, err := os.Lstat(filepath.Join(at, ".git")); {
+		case err == nil:
+			here = []Clone{{at, nil}}
+		case !errors.Is(err, fs.ErrNotExist):
+			here = []Clone{{at, err}}
+		case depth > 1:
+			if here, err = below(at, depth-1); err != nil {
+				here = []Clone{{at, err}}
 			}
 		}
+		if link && len(here) > 0 {
+			here = []Clone{{at, errLink}}
+		}
+		found = append(found, here...)
 	}
 	return found, nil
 }
@@ -136,28 +161,69 @@ var places = []string{"buildkite.yml", "buildkite.yaml", "buildkite.json", ".bui
 
 func isDefault(file string) bool { return slices.Contains(places, file) }
 
+// pipelineNames are how a file's name ends that may be a pipeline.
+var pipelineNames = []string{".yml", ".yaml", ".json"}
+
 // files are those that may be pipelines: where an agent looks, and all of YAML or
 // JSON beside them.
-func files(root *os.Root) (found []string) {
+func files(root *os.Root) []File {
+	w := walker{root: root}
 	for _, file := range places[:3] {
 		if info, err := root.Lstat(file); err == nil && !info.IsDir() {
-			found = append(found, file)
+			w.found = append(w.found, File{file, nil})
 		}
 	}
 	for _, folder := range []string{".buildkite", "buildkite"} {
-		fs.WalkDir(root.FS(), folder, func(file string, e fs.DirEntry, err error) error {
-			switch {
-			case err != nil || len(found) >= maxFiles:
-				return fs.SkipDir
-			case e.IsDir() && strings.Count(file, "/") > maxDepth:
-				return fs.SkipDir
-			case !e.IsDir() && slices.Contains([]string{".yml", ".yaml", ".json"}, path.Ext(file)):
-				found = append(found, file)
-			}
-			return nil
-		})
+		if info, err := root.Stat(folder); err == nil && info.IsDir() {
+			w.walk(folder, info, 0)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.found = append(w.found, File{folder, err})
+		}
 	}
-	return found
+	if w.full {
+		w.found = append(w.found, File{".", fmt.Errorf("more than %d files and folders, and the rest was not looked at", maxFiles)})
+	}
+	return w.found
+}
+
+// A walker goes through the folders of a clone, those that links in it lead to
+// included, and through each once.
+type walker struct {
+	root    *os.Root
+	found   []File
+	folders []fs.FileInfo
+	full    bool
+}
+
+func (w *walker) walk(folder string, info fs.FileInfo, depth int) {
+	if slices.ContainsFunc(w.folders, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
+		return
+	}
+	w.folders = append(w.folders, info)
+	entries, err := fs.ReadDir(w.root.FS(), folder)
+	if err == nil && depth > maxDepth {
+		err = fmt.Errorf("more than %d folders deep", maxDepth)
+	}
+	if err != nil {
+		w.found = append(w.found, File{folder, err})
+		return
+	}
+	for _, e := range entries {
+		at, link := path.Join(folder, e.Name()), e.Type()&fs.ModeSymlink != 0
+		named := slices.Contains(pipelineNames, path.Ext(at))
+		if !named && !link && !e.IsDir() {
+			continue
+		}
+		if w.full = w.full || len(w.found)+len(w.folders) > maxFiles; w.full {
+			return
+		}
+		switch info, err := w.root.Stat(at); {
+		case err == nil && info.IsDir():
+			w.walk(at, info, depth+1)
+		case named || err != nil && !errors.Is(err, fs.ErrNotExist): // one that leads out could be a folder, too
+			w.found = append(w.found, File{at, err})
+		}
+	}
 }
 
 // read reads a file of at most a pipeline's size.
