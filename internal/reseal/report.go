@@ -20,12 +20,12 @@ type Report struct {
 	Dry     bool     // nothing was written
 	To      []string // whom values were sealed for, for people
 	Notes   []string // said at the beginning; safe to print
-	Files   []Done   // those with a value or an error
+	Files   []Done   // those with something to say of
 }
 
 // NewReport leaves out the files of which there is nothing to say.
 func NewReport(command string, dry bool, to, notes []string, done []Done) Report {
-	done = slices.DeleteFunc(slices.Clone(done), func(d Done) bool { return d.Error == nil && len(d.Values) == 0 })
+	done = slices.DeleteFunc(slices.Clone(done), func(d Done) bool { return d.Error == nil && len(d.Values) == 0 && d.Outside == 0 })
 	return Report{command, dry, to, notes, done}
 }
 
@@ -35,7 +35,8 @@ type Counts struct {
 	Already  int `json:"already"`
 	Older    int `json:"older"`
 	Failed   int `json:"failed"`
-	Files    int `json:"files"`   // with a value or an error
+	Outside  int `json:"outside"` // sealed values in no SECRET_* variable of an env:
+	Files    int `json:"files"`   // with something to say of
 	Written  int `json:"written"` // of them
 	Unread   int `json:"unread"`  // of them, or could not be written
 }
@@ -44,6 +45,7 @@ type Counts struct {
 func (r Report) Counts() (c Counts) {
 	c.Files = len(r.Files)
 	for _, f := range r.Files {
+		c.Outside += f.Outside
 		if f.Written {
 			c.Written++
 		}
@@ -100,6 +102,10 @@ func (r Report) rows() (well, wrong []row) {
 			} else {
 				well = append(well, line)
 			}
+		}
+		if f.Outside > 0 {
+			about := fmt.Sprintf("%s outside env:, or in no SECRET_ variable of it", count(f.Outside, "sealed value"))
+			well = append(well, row{path, "", inWords[Already], about, ""})
 		}
 		if f.Error != nil {
 			line := row{path, "", inWords[Failed], f.Error.Error(), ""}
@@ -194,7 +200,7 @@ func (r Report) summary() string {
 	for _, more := range []struct {
 		n    int
 		what string
-	}{{c.Already, "for these recipients already"}, {c.Older, "in an older form"}, {c.Failed, "failed"}, {c.Unread, "of the files failed"}} {
+	}{{c.Already, "for these recipients already"}, {c.Older, "in an older form"}, {c.Outside, "outside env:"}, {c.Failed, "failed"}, {c.Unread, "of the files failed"}} {
 		if more.n > 0 {
 			text += fmt.Sprintf(", %d %s", more.n, more.what)
 		}
@@ -237,6 +243,7 @@ func (r Report) JSON() ([]byte, error) {
 	type file struct {
 		Path    string  `json:"path"`
 		Written bool    `json:"written"`
+		Outside int     `json:"outside,omitempty"`
 		Error   string  `json:"error,omitempty"`
 		Hint    string  `json:"hint,omitempty"`
 		Values  []value `json:"values"`
@@ -251,7 +258,7 @@ func (r Report) JSON() ([]byte, error) {
 		Files   []file   `json:"files"`
 	}{1, r.Command, r.Dry, r.To, append([]string{}, r.Notes...), r.Counts(), []file{}}
 	for _, f := range r.Files {
-		as := file{Path: f.Path, Written: f.Written, Values: []value{}}
+		as := file{Path: f.Path, Written: f.Written, Outside: f.Outside, Values: []value{}}
 		if f.Error != nil {
 			as.Error = f.Error.Error()
 			if at := (*pipeline.Error)(nil); errors.As(f.Error, &at) {

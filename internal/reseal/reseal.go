@@ -22,6 +22,7 @@ import (
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope/openssl"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/names"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
@@ -129,13 +130,20 @@ func Rotate(identities []identity.Identity, to []envelope.Recipient) Way {
 // the run: a value that stands in those of two repositories is given to neither, since
 // whoever copies another's would get it.
 func Migrate(key *openssl.Key, to []envelope.Recipient, all []File) Way {
-	owners := map[string][]repo.Name{}
+	owners := map[string][]repo.Name{} // by RSA block
+	owns := func(n repo.Name, blocks ...string) {
+		for _, block := range blocks {
+			if !slices.Contains(owners[block], n) {
+				owners[block] = append(owners[block], n)
+			}
+		}
+	}
 	for _, f := range all {
+		owns(f.Repo, blocks(f.Text)...)
+		// Escapes can hide one.
 		found, _ := pipeline.Scalars(f.Text)
 		for _, s := range found {
-			if older(s.Text) && !slices.Contains(owners[s.Text], f.Repo) {
-				owners[s.Text] = append(owners[s.Text], f.Repo)
-			}
+			owns(f.Repo, blocks([]byte(s.Text))...)
 		}
 	}
 	return func(f *File, s pipeline.Scalar) (string, Fate) {
@@ -144,15 +152,20 @@ func Migrate(key *openssl.Key, to []envelope.Recipient, all []File) Way {
 		switch err := names.Check(name); {
 		case !older(s.Text):
 			return "", Fate{}
+		case slices.ContainsFunc(s.Entries, func(e pipeline.Sealed) bool { return e.Triggered }):
+			return failed("seal it with encrypt for that repository", "it goes to the build that a step triggers, which may be of another repository")
 		case len(carriers) > 1:
-			return failed("write it out for each of them", "%s share it, and a sealed value has one name", strings.Join(carriers, ", "))
+			return failed("write it out for each of them", "%s share it, and a sealed value has one name", escaped(carriers))
 		case err != nil:
 			return failed("rename the variable", "%s", err)
 		case f.Repo.IsZero():
 			return failed("--scope github.com/owner/name says it", "for which repository? %s", f.Why)
-		case len(owners[s.Text]) > 1:
-			return failed("take it out of the one that should not have it; where both should, migrate one checkout at a time",
-				"the same value stands in files of %s and %s, and either could be a copy", nameOf(owners[s.Text][0]), nameOf(owners[s.Text][1]))
+		}
+		for _, block := range blocks([]byte(s.Text)) {
+			if of := owners[block]; len(of) > 1 {
+				return failed("take it out of the one that should not have it; where both should, migrate one checkout at a time",
+					"the same value stands in files of %s and %s, and either could be a copy", nameOf(of[0]), nameOf(of[1]))
+			}
 		}
 		value, err := key.Open(s.Text)
 		if err != nil {
@@ -167,6 +180,55 @@ func nameOf(n repo.Name) string {
 		return "a repository that nobody named"
 	}
 	return n.String()
+}
+
+// blockSize is of an RSA block: the base64 of 256 bytes, two = included.
+const blockSize = 344
+
+// blocks are the RSA blocks in a text. One is what tells a value of an older form from
+// all others, whatever stands behind it: that of the form of two parts opens by
+// itself, too.
+func blocks(text []byte) (found []string) {
+	const end = "=="
+	text = unescaped(text)
+	for at := 0; ; {
+		next := bytes.Index(text[at:], []byte(end))
+		if next < 0 {
+			return found
+		}
+		at += next + len(end)
+		if from := at - blockSize; from >= 0 && bytes.IndexFunc(text[from:at-len(end)], func(r rune) bool { return !isLetter(r) }) < 0 {
+			found = append(found, string(text[from:at]))
+		}
+	}
+}
+
+// isLetter knows those of base64.
+func isLetter(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '+' || r == '/'
+}
+
+// unescaped is a text with slashes that some write otherwise in JSON.
+func unescaped(text []byte) []byte { return bytes.ReplaceAll(text, []byte(`\/`), []byte("/")) }
+
+// sealedIn counts what looks like a sealed value, or like one of an older form.
+func sealedIn(text []byte) (n int) {
+	const begins = "YWdlLWVuY3J5cHRpb24ub3JnL3Yx" // the base64 of age-encryption.org/v1
+	for run := range bytes.FieldsFuncSeq(unescaped(text), func(r rune) bool { return !isLetter(r) }) {
+		if bytes.Contains(run, []byte(begins)) || len(run) == blockSize-len("==") {
+			n++
+		}
+	}
+	return n
+}
+
+// escaped are names that a file chose, as a message may hold them.
+func escaped(all []string) string {
+	var texts []string
+	for _, name := range all {
+		texts = append(texts, escape.Text(name))
+	}
+	return strings.Join(texts, ", ")
 }
 
 func older(text string) bool {
@@ -206,6 +268,7 @@ type Done struct {
 	Path    string
 	Written bool
 	Values  []Value
+	Outside int   // sealed values that no SECRET_* variable of an env: holds; they stay
 	Error   error // of the file as a whole, which is as it was
 }
 
@@ -236,11 +299,16 @@ func one(f *File, way Way, dry bool) Done {
 	found, err := pipeline.Scalars(f.Text)
 	if err != nil {
 		// Other tools keep YAML there, too, and templates that are none.
-		if bytes.Contains(f.Text, []byte(names.Prefix)) {
+		if len(f.Text) > pipeline.MaxFile || bytes.Contains(f.Text, []byte(names.Prefix)) || sealedIn(f.Text) > 0 {
 			d.Error = err
 		}
 		return d
 	}
+	d.Outside = sealedIn(f.Text)
+	for _, s := range found {
+		d.Outside -= sealedIn([]byte(s.Text))
+	}
+	d.Outside = max(0, d.Outside) // escapes can hide one
 	texts, fates := make([]string, len(found)), make([]Fate, len(found))
 	each(len(found), func(i int) { texts[i], fates[i] = way(f, found[i]) })
 	changes := map[int]string{}
@@ -277,7 +345,10 @@ func write(f *File, changes map[int]string, fates []Fate, dry bool) (written boo
 		errors.As(why, &at)
 		_, fates[i] = failed(at.Hint(), "%s", at.Cause)
 	}
-	if dry || len(left) == len(changes) {
+	if len(left) == len(changes) {
+		return false, nil
+	}
+	if dry {
 		return false, nil
 	}
 	if err := pipeline.WriteFile(f.Path, edited, f.Text); err != nil {

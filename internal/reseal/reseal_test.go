@@ -1,6 +1,7 @@
 package reseal
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -231,6 +232,16 @@ func TestMigrate(t *testing.T) {
 	}
 	two := entry("SECRET_A", bare)
 	two.Entries = append(two.Entries, pipeline.Sealed{Name: "SECRET_B"})
+	strange := entry("SECRET_\x1b[2J", bare)
+	strange.Entries = append(strange.Entries, two.Entries...)
+	triggered := entry("SECRET_A", bare)
+	triggered.Entries[0].Triggered = true
+	// block is the part of a hybrid value that opens by itself.
+	block, _, _ := strings.Cut(hybrid, ";")
+	plain := func(n repo.Name, format, text string) File {
+		return File{Repo: n, Text: fmt.Appendf(nil, format, text)}
+	}
+	const copied = "stands in files of github.com/juliagpu/cuda.jl and github.com/juliagpu/amdgpu.jl"
 	for about, tt := range map[string]struct {
 		files []File // the value is of the first
 		s     pipeline.Scalar
@@ -242,6 +253,17 @@ func TestMigrate(t *testing.T) {
 		"twice in one repository":     {[]File{file(cuda, bare, bare), file(cuda, bare)}, entry("SECRET_A", bare), Resealed, ""},
 		"another's in another one":    {[]File{file(cuda, bare), file(amd, hybrid)}, entry("SECRET_A", bare), Resealed, ""},
 		"a copy of another's":         {[]File{file(cuda, bare), file(amd, hybrid, bare)}, entry("SECRET_A", bare), Failed, "stands in files of github.com/juliagpu/cuda.jl and github.com/juliagpu/amdgpu.jl"},
+		"a copy with a line break":    {[]File{file(cuda, bare), file(amd, bare+"\n")}, entry("SECRET_A", bare), Failed, copied},
+		"a copy of the first part":    {[]File{file(cuda, hybrid), file(amd, block)}, entry("SECRET_A", hybrid), Failed, copied},
+		"a first part, copied":        {[]File{file(cuda, block), file(amd, hybrid)}, entry("SECRET_A", block), Failed, copied},
+		"another second part":         {[]File{file(cuda, hybrid), file(amd, block+";"+hybrid[len(block)+1:len(hybrid)-24])}, entry("SECRET_A", hybrid), Failed, copied},
+		"a copy in a comment":         {[]File{file(cuda, bare), plain(amd, "# %s\nsteps: []\n", bare)}, entry("SECRET_A", bare), Failed, copied},
+		"a copy in a broken file":     {[]File{file(cuda, bare), plain(amd, "env: {SECRET_A: %s", bare)}, entry("SECRET_A", bare), Failed, copied},
+		"a copy in a list":            {[]File{file(cuda, bare), plain(amd, "environment: [\"SECRET_A=%s\"]", bare)}, entry("SECRET_A", bare), Failed, copied},
+		"a copy with escaped slashes": {[]File{file(cuda, bare), plain(amd, "{\"x\": \"%s\"", strings.ReplaceAll(bare, "/", `\/`))}, entry("SECRET_A", bare), Failed, copied},
+		"a copy with other escapes":   {[]File{file(cuda, bare), plain(amd, "env: {SECRET_A: \"%s\"}", fmt.Sprintf(`\x%02x`, bare[0])+bare[1:])}, entry("SECRET_A", bare), Failed, copied},
+		"for a triggered build":       {[]File{file(cuda, bare)}, triggered, Failed, "it goes to the build that a step triggers"},
+		"shared by one of no name":    {[]File{file(cuda, bare)}, strange, Failed, `"SECRET_\x1b[2J", SECRET_A, SECRET_B share it`},
 		"a copy in one of nobody's":   {[]File{file(cuda, bare), file(repo.Name{}, bare)}, entry("SECRET_A", bare), Failed, "and a repository that nobody named"},
 		"of nobody":                   {[]File{file(repo.Name{}, bare)}, entry("SECRET_A", bare), Failed, "for which repository? nobody said"},
 		"shared by two":               {[]File{file(cuda, bare)}, two, Failed, "SECRET_A, SECRET_B share it"},
@@ -289,6 +311,8 @@ func TestRun(t *testing.T) {
 		onDisk(t, dir, "other.yml", "{{ x }}\n"),
 		onDisk(t, dir, "empty.yml", ""),
 		{Path: "unread.yml", Unread: fs.ErrPermission},
+		{Path: "large.yml", Text: bytes.Repeat([]byte("#"), pipeline.MaxFile+1)},
+		{Path: "broken.yml", Text: []byte("{ environment: [A=" + good)},
 	}
 	require.NoError(t, os.WriteFile(files[1].Path, []byte("somebody else's"), 0o640))
 	require.NoError(t, os.Remove(files[2].Path))
@@ -316,6 +340,8 @@ func TestRun(t *testing.T) {
 	require.Equal(t, Done{Path: files[4].Path}, done[4], "no pipeline, and no secret in it")
 	require.Equal(t, Done{Path: files[5].Path}, done[5])
 	require.Equal(t, fs.ErrPermission, done[6].Error)
+	require.ErrorContains(t, done[7].Error, "larger than 1 MiB", "who knows what is in it")
+	require.ErrorContains(t, done[8].Error, "not YAML")
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 5, "nothing beside them")
@@ -330,6 +356,28 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestOutside counts what no way is asked about.
+func TestOutside(t *testing.T) {
+	old := newParty(t, false)
+	now, bare, hybrid := sealed(t, label(t), "hunter2", old), read(t, "bare.txt"), read(t, "hybrid.txt")
+	long := sealed(t, label(t), strings.Repeat("x", 1000), old)
+	for text, want := range map[string]int{
+		"env: {SECRET_A: " + now + "}":                                          0,
+		"env: {SECRET_A: &a " + now + "}\nsteps: [{env: {SECRET_A: *a}}]":       0,
+		"env:\n  SECRET_A: |\n    " + hybrid + "\n":                             0,
+		"env: {A: " + now + "}":                                                 1,
+		"# " + now + "\nenv: {SECRET_A: " + now + "}":                           1,
+		"environment: [SECRET_A=" + now + ", 'SECRET_B=" + bare + "']":          2,
+		"command: echo " + hybrid + " " + long + " | base64":                    2,
+		"command: echo " + strings.Repeat("A", 1000) + "== YWdlLWVuY3J5cHRpb24": 0,
+		`{"env": {"SECRET_A": "\u0059` + now[1:] + `"}}`:                        0,
+	} {
+		done := Run(t.Context(), []File{{Text: []byte(text)}}, Rotate(identities(old), recipients(old)), true)
+		require.NoError(t, done[0].Error)
+		require.Equal(t, want, done[0].Outside, text)
+	}
+}
+
 // TestReport shows a report on a narrow and on a wide terminal, in a log, and for
 // programs.
 func TestReport(t *testing.T) {
@@ -341,6 +389,7 @@ func TestReport(t *testing.T) {
 			{[]string{"SECRET_X"}, 15, nil, Fate{Failed, "sealed to 3f2a9b1c0d4e5f60, and none of the identities opens it", "name the identity, too: --identity may be repeated"}},
 			{[]string{"SECRET_\x1b[2J"}, 16, nil, Fate{Older, "in the older RSA form", "juliagpu secrets migrate is for it"}},
 		}},
+		{Path: "buildkite.yml", Outside: 2},
 		{Path: "a/very/long/path/of/a/folder/with/checkouts/AMDGPU.jl/.buildkite/nightly/pipeline.yml", Error: parse},
 		{Path: "nothing.yml"},
 	}
