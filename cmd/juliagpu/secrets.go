@@ -22,7 +22,6 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/harden"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/repo"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/reseal"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/settings"
@@ -72,7 +71,7 @@ func (p *program) rotate() *cobra.Command {
 		Example: "juliagpu secrets rotate --identity old.key -r age1… --dry-run\twhat would be done in this checkout\n" +
 			"juliagpu secrets rotate --identity old.key -r age1…\tdoes it\n" +
 			"juliagpu secrets rotate --identity old.key -R recipients ~/src\tall checkouts in a folder",
-		RunE: func(_ *cobra.Command, paths []string) error { return r.rotate(paths) },
+		RunE: r.hardened(r.rotate),
 	}
 	c.Flags().SortFlags = false
 	c.Flags().StringArrayVarP(&r.identities, "identity", "i", nil, "opens the values; 0600; may be repeated")
@@ -94,7 +93,7 @@ func (p *program) migrate() *cobra.Command {
 			"Ends with status 1 where a value or a file failed, with 75 where it was stopped, else with 0.",
 		Example: "juliagpu secrets migrate --key secrets.private.key -r age1… --dry-run\twhat would be done in this checkout\n" +
 			"juliagpu secrets migrate --key secrets.private.key -R recipients ~/src\tall checkouts in a folder",
-		RunE: func(_ *cobra.Command, paths []string) error { return r.migrate(paths) },
+		RunE: r.hardened(r.migrate),
 	}
 	c.Flags().SortFlags = false
 	c.Flags().StringVar(&r.key, "key", "", "the older tool's, in PEM; 0600")
@@ -104,6 +103,16 @@ func (p *program) migrate() *cobra.Command {
 	c.RegisterFlagCompletionFunc("scope", cobra.NoFileCompletions)
 	r.common(c)
 	return c
+}
+
+// hardened closes the process to its neighbours before a command reads a key.
+func (r *resealer) hardened(do func(paths []string) error) func(*cobra.Command, []string) error {
+	return func(_ *cobra.Command, paths []string) error {
+		if err := harden.Process(); err != nil {
+			return lacking("", "%s", err)
+		}
+		return do(paths)
+	}
 }
 
 func (r *resealer) rotate(paths []string) error {
@@ -250,20 +259,21 @@ func collect(paths []string) (*collection, error) {
 	}
 	var c collection
 	seen := map[string]bool{}
-	add := func(path, clone string, read func() ([]byte, error)) {
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil {
-			if real, err = filepath.Abs(real); seen[real] {
+	add := func(path, clone string, why error) {
+		f := reseal.File{Path: path}
+		if why == nil {
+			why = locate(&f, clone)
+		}
+		if real := filepath.Join(f.Folder, f.Name); why == nil {
+			if seen[real] {
 				return
 			}
-			seen[real] = true
+			if f.Text, why = gather.Read(f.Folder, gather.File{Path: f.Name}); why == nil {
+				seen[real] = true // by now: a link that can't be read through hides no file
+			}
 		}
-		f := reseal.File{Path: path}
-		if err == nil {
-			f.Text, err = read()
-		}
-		if err != nil {
-			f.Unread = cause(err)
+		if why != nil {
+			f.Unread = cause(why)
 		}
 		c.files, c.clones = append(c.files, f), append(c.clones, clone)
 	}
@@ -277,7 +287,7 @@ func collect(paths []string) (*collection, error) {
 			return nil, misused("a pipeline file, a checkout, or a folder of checkouts", "%s: %s", escape.Text(path), cause(err))
 		}
 		if !info.IsDir() {
-			add(path, checkoutOf(filepath.Dir(path)), func() ([]byte, error) { return readFile(path, pipeline.MaxFile) })
+			add(path, checkoutOf(filepath.Dir(path)), nil)
 			continue
 		}
 		clones := []gather.Clone{{Folder: path}}
@@ -293,15 +303,44 @@ func collect(paths []string) (*collection, error) {
 		for _, clone := range clones {
 			files, err := gather.Files(clone.Folder)
 			if err = cmp.Or(clone.Err, err); err != nil {
-				c.files, c.clones = append(c.files, reseal.File{Path: clone.Folder, Unread: cause(err)}), append(c.clones, clone.Folder)
+				add(clone.Folder, clone.Folder, err)
 				continue
 			}
 			for _, f := range files {
-				add(filepath.Join(clone.Folder, filepath.FromSlash(f.Path)), clone.Folder, func() ([]byte, error) { return gather.Read(clone.Folder, f) })
+				add(filepath.Join(clone.Folder, filepath.FromSlash(f.Path)), clone.Folder, f.Err)
 			}
 		}
 	}
 	return &c, nil
+}
+
+// locate says where a file is, whatever links lead there. It has to be in the checkout
+// that its path is in: whose values they are is a question of that.
+func locate(f *reseal.File, clone string) error {
+	real, err := filepath.EvalSymlinks(f.Path)
+	if err != nil {
+		return err
+	}
+	if real, err = filepath.Abs(real); err != nil {
+		return err
+	}
+	of := checkoutOf(filepath.Dir(real))
+	if !sameFolder(of, clone) {
+		return errors.New("it leads to a file that is not of this checkout")
+	}
+	f.Folder = cmp.Or(of, filepath.Dir(real))
+	f.Name, err = filepath.Rel(f.Folder, real)
+	return err
+}
+
+// sameFolder tells whether two checkouts are one, whatever links lead there.
+func sameFolder(a, b string) bool {
+	if a == "" || b == "" {
+		return a == b
+	}
+	one, err := os.Stat(a)
+	two, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(one, two)
 }
 
 // checkoutOf is the checkout that a folder is in, or nothing.
@@ -359,8 +398,8 @@ func repositoryOf(clone string) (repo.Name, error) {
 	switch {
 	case err != nil: // the address itself may hold a password
 		return repo.Name{}, fmt.Errorf("remote origin: %w", err)
-	case !strings.Contains(host, "."): // git@work:…, from one person's ~/.ssh/config
-		return repo.Name{}, errors.New("the host of remote origin is a short name that only this machine knows")
+	case onlyHere(host):
+		return repo.Name{}, errors.New("the host of remote origin looks like a name that only this machine knows, such as one of ~/.ssh/config")
 	}
 	if urls["upstream"] == "" {
 		return origin, nil
@@ -374,11 +413,24 @@ func repositoryOf(clone string) (repo.Name, error) {
 	return origin, nil
 }
 
+// onlyHere tells whether a host is more likely an alias of one person's SSH than one
+// that a build has: work, github.com-work, work.github.com.
+func onlyHere(host string) bool {
+	for _, forge := range []string{"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"} {
+		if host == forge {
+			return false
+		}
+		if strings.Contains(host, forge) {
+			return true
+		}
+	}
+	name, _, _ := strings.Cut(host, ":")
+	top := name[strings.LastIndex(name, ".")+1:]
+	return top == name || strings.Contains(top, "-") && !strings.HasPrefix(top, "xn--")
+}
+
 // run goes the way, and reports.
 func (r *resealer) run(command string, to []string, found *collection, way reseal.Way) error {
-	if err := harden.Process(); err != nil {
-		return lacking("", "%s", err)
-	}
 	// An interrupt ends the run between two files.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

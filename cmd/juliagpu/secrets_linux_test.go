@@ -3,9 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"filippo.io/age"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/pipeline"
@@ -374,72 +376,101 @@ var temporary = regexp.MustCompile(`^\.[a-z]+\.(yml|yaml|json)\.\d+$`)
 // and the same command finishes it.
 func TestKilled(t *testing.T) {
 	s := newSite(t)
-	s.run(0, "migrate", "--key", "rsa", "-R", "from.pub", "src")
+	atFirst := s.all()
+	migrate := []string{"migrate", "--key", "rsa", "-R", "from.pub", "src"}
+	s.run(0, migrate...)
 	migrated := s.all()
-	args := []string{"rotate", "--identity", "from", "-R", "to.pub", "src"}
+	s.killed(8, atFirst, migrate, s.from, s.to)
+	s.killed(30, migrated, []string{"rotate", "--identity", "from", "-R", "to.pub", "src"}, s.to, s.from)
+}
+
+// killed kills a command at so many moments of its run, each time from the same files
+// on, after which all of it opens with the one identity and not with the other.
+func (s *site) killed(moments int, before map[string]string, args []string, with, without age.Identity) {
+	s.Helper()
+	again := func() {
+		for file, text := range before {
+			s.write(file, text, 0o640)
+		}
+	}
+	again()
 	began := time.Now()
 	s.run(0, args...)
 	whole := time.Since(began)
-	const moments = 30
 	partly, left := 0, 0
 	for n := range moments {
-		for file, text := range migrated {
-			s.write(file, text, 0o640)
-		}
+		again()
 		cmd := s.command(args...)
-		require.NoError(t, cmd.Start())
-		time.Sleep(whole / 4 * time.Duration(n*5) / moments) // a moment, which is what is tested
+		require.NoError(s, cmd.Start())
+		time.Sleep(whole / 4 * time.Duration(n*5) / time.Duration(moments)) // a moment, which is what is tested
 		cmd.Process.Signal(syscall.SIGKILL)
 		cmd.Wait()
 		done := 0
 		for _, file := range s.files {
-			if s.read(file) == migrated[file] {
+			if s.read(file) == before[file] {
 				continue
 			}
 			done++
 			for _, text := range s.texts(file) {
-				_, err := envelope.Open(text, s.to)
-				require.NoError(t, err, "all of a file or nothing")
+				_, err := envelope.Open(text, with)
+				require.NoError(s, err, "all of a file or nothing")
 			}
 		}
 		if 0 < done && done < len(s.files) {
 			partly++
 		}
-		require.NoError(t, filepath.WalkDir(s.folder, func(path string, e fs.DirEntry, err error) error {
+		require.NoError(s, filepath.WalkDir(s.folder, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && temporary.MatchString(e.Name()) {
 				left++
 				text, err := os.ReadFile(path)
-				require.NoError(t, err)
-				require.NotContains(t, string(text), "hunter2")
+				require.NoError(s, err)
+				require.NotContains(s, string(text), "hunter2")
 				return os.Remove(path)
 			}
 			return err
 		}))
 		s.run(0, args...)
-		s.holds(s.to, s.from)
+		s.holds(with, without)
 	}
-	t.Logf("killed %d times within %s: %d times between two files, %d hidden files left", moments, whole, partly, left)
+	s.Logf("%s: killed %d times within %s: %d times between two files, %d hidden files left", args[0], moments, whole, partly, left)
 }
 
-// TestStopped: an interrupt ends the run between two files, or comes too late.
+// TestStopped: an interrupt ends the run between two files, and the same command goes on.
 func TestStopped(t *testing.T) {
 	s := newSite(t)
+	before := s.all()
 	cmd := s.command("migrate", "--key", "rsa", "-R", "from.pub", "src")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	require.NoError(t, cmd.Start())
-	time.Sleep(300 * time.Millisecond)
+	// The first file is done, and the others take seconds.
+	require.Eventually(t, func() bool { return !maps.Equal(before, s.all()) }, time.Minute, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	if err := cmd.Wait(); err != nil {
-		var exit *exec.ExitError
-		require.True(t, errors.As(err, &exit))
-		require.Contains(t, []int{-1, 75}, exit.ExitCode(), errs.String())
-		if exit.ExitCode() == 75 {
-			require.Regexp(t, `^juliagpu: error: stopped: \d+ of 30 files were not looked at\njuliagpu: hint: the same command goes on\n$`, errs.String())
-		}
-	}
+	require.Equal(t, 75, status(cmd.Wait()), errs.String())
+	require.Regexp(t, `^juliagpu: error: stopped: \d+ of 30 files were not looked at\njuliagpu: hint: the same command goes on\n$`, errs.String())
 	s.run(0, "migrate", "--key", "rsa", "-R", "from.pub", "src")
 	s.holds(s.from, s.to)
+}
+
+// TestHardened: the process is closed to its neighbours before a key is read.
+func TestHardened(t *testing.T) {
+	dumpable := func() int {
+		got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+		require.NoError(t, err)
+		return got
+	}
+	before := dumpable()
+	t.Cleanup(func() { unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0) })
+	identity, err := age.GenerateX25519Identity()
+	require.NoError(t, err)
+	for _, command := range [][]string{{"rotate", "--identity"}, {"migrate", "--key"}} {
+		require.NoError(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+		var errs bytes.Buffer
+		args := append([]string{"secrets"}, append(command, "no such key", "-r", identity.Recipient().String())...)
+		require.Equal(t, 2, run(args, nil, nil, io.Discard, &errs))
+		require.Contains(t, errs.String(), "no such key")
+		require.Zero(t, dumpable(), "that far it came")
+	}
 }
 
 // TestReadOnly: what a user may not write stays, and the rest is done.
@@ -462,16 +493,24 @@ func TestReadOnly(t *testing.T) {
 	}))
 	closed := s.files[0]
 	require.NoError(t, os.Chmod(s.path(closed), 0o440))
+	folder := filepath.Join("P5.jl", ".buildkite", "docs")
+	require.NoError(t, os.Chmod(s.path(folder), 0o555))
 	before := s.read(closed)
-	cmd := s.command("rotate", "--identity", "from", "-R", "to.pub", "src")
-	cmd.Path = s.path("../program")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
-	out, err := cmd.CombinedOutput()
-	require.Equal(t, 1, status(err), string(out))
-	require.Contains(t, string(out), closed+": failed: permission denied\n")
-	require.Contains(t, string(out), "; 29 files written\n")
+	for _, args := range [][]string{{"--dry-run"}, nil} {
+		cmd := s.command(append([]string{"rotate", "--identity", "from", "-R", "to.pub", "src"}, args...)...)
+		cmd.Path = s.path("../program")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+		out, err := cmd.CombinedOutput()
+		require.Equal(t, 1, status(err), string(out))
+		require.Contains(t, string(out), closed+": failed: permission denied\n")
+		require.Contains(t, string(out), folder+"/docs.yml: failed: permission denied\n")
+		if args == nil {
+			require.Contains(t, string(out), "; 28 files written\n")
+		}
+	}
 	require.Equal(t, before, s.read(closed))
 	require.NoError(t, os.Chmod(s.path(closed), 0o640))
+	require.NoError(t, os.Chmod(s.path(folder), 0o755))
 	require.NoError(t, os.Chown(s.path("../from"), 0, 0))
 	s.run(0, "rotate", "--identity", "from", "-R", "to.pub", "src")
 	info, err := os.Stat(s.path(s.files[1]))

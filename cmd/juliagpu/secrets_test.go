@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/envelope"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/plaintext"
@@ -78,6 +79,15 @@ func TestSecretsScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+func TestOnlyHere(t *testing.T) {
+	for host, want := range map[string]bool{
+		"github.com": false, "gitlab.com": false, "git.example.org": false, "git.example.org:2222": false, "10.0.0.1": false, "git.example.xn--p1ai": false,
+		"work": true, "work:2222": true, "github.com-work": true, "github.com.work": true, "work.github.com": true, "git.example.org-work": true,
+	} {
+		require.Equal(t, want, onlyHere(host), host)
+	}
 }
 
 const olderTestdata = "../../internal/envelope/openssl/testdata"

@@ -31,7 +31,9 @@ import (
 
 // A File is a pipeline file.
 type File struct {
-	Path   string
+	Path   string // as it is shown
+	Folder string // its checkout, or the folder that it is in: nothing is written outside
+	Name   string // its path there, without links
 	Text   []byte
 	Unread error     // why there is no text; nil: there is
 	Repo   repo.Name // Migrate: who may open its values; zero: nobody said, see Why
@@ -348,10 +350,15 @@ func write(f *File, changes map[int]string, fates []Fate, dry bool) (written boo
 	if len(left) == len(changes) {
 		return false, nil
 	}
-	if dry {
-		return false, nil
+	folder, err := os.OpenRoot(f.Folder)
+	if err != nil {
+		return false, cause(err)
 	}
-	if err := pipeline.WriteFile(f.Path, edited, f.Text); err != nil {
+	defer folder.Close()
+	if dry {
+		return false, cause(pipeline.Writable(folder, f.Name))
+	}
+	if err := pipeline.WriteIn(folder, f.Name, edited, f.Text); err != nil {
 		return false, cause(err)
 	}
 	return true, nil

@@ -295,7 +295,7 @@ func onDisk(t testing.TB, dir, name, text string) File {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o640))
-	return File{Path: path, Text: []byte(text)}
+	return File{Path: path, Folder: dir, Name: name, Text: []byte(text)}
 }
 
 // TestRun: what can be done is done, whatever is wrong beside it.
@@ -354,6 +354,27 @@ func TestRun(t *testing.T) {
 	for _, d := range Run(stopped, files, way, false) {
 		require.Equal(t, ErrStopped, d.Error)
 	}
+}
+
+// TestSwapped: a folder that leads elsewhere since the file was read is not followed.
+func TestSwapped(t *testing.T) {
+	old, next := newParty(t, false), newParty(t, false)
+	dir := t.TempDir()
+	text := "env: {SECRET_TOKEN: " + sealed(t, label(t), "hunter2", old) + "}\n"
+	for _, folder := range []string{"ours/.buildkite", "theirs"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, "a.yml"), []byte(text), 0o640))
+	}
+	ours := filepath.Join(dir, "ours")
+	files := []File{{Path: "a.yml", Folder: ours, Name: ".buildkite/a.yml", Text: []byte(text)}}
+	require.NoError(t, os.Rename(filepath.Join(ours, ".buildkite"), filepath.Join(ours, "before")))
+	require.NoError(t, os.Symlink("../theirs", filepath.Join(ours, ".buildkite")))
+	done := Run(t.Context(), files, Rotate(identities(old), recipients(next)), false)
+	require.ErrorContains(t, done[0].Error, "path escapes from parent")
+	require.Equal(t, Failed, done[0].Values[0].Result)
+	now, err := os.ReadFile(filepath.Join(dir, "theirs/a.yml"))
+	require.NoError(t, err)
+	require.Equal(t, text, string(now))
 }
 
 // TestOutside counts what no way is asked about.
