@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
-	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 )
@@ -91,59 +89,6 @@ func (o *observer) started(a *doctor.Agent, name string) {
 	a.Unit.Failures, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
-// gpus finds what agents are to have.
-func (o *observer) gpus(agents []*doctor.Agent) {
-	d := &o.facts.Driver
-	h := gpu.Hardware{Facts: gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)), Now: o.Now()}
-	d.Version = h.NVIDIA.Driver
-	var intents []gpu.Intent
-	divides, asks := false, false
-	for _, a := range agents {
-		if i, ok := o.intent(a); ok {
-			intents = append(intents, i)
-			asks = asks || i.Policy.Vendor == gpu.VendorNVIDIA
-			for _, device := range i.Policy.Devices {
-				divides = divides || device.MIG != "" || device.GI >= 0
-			}
-		}
-		o.policy(a, h.BootID)
-	}
-	if asks && d.Version != "" {
-		listed, err := gpuobserve.List(o.SMI, divides)
-		h.SMI, h.Listed = listed, err == nil
-		if err != nil {
-			o.silent(err)
-		}
-		h.Facts = gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)) // nvidia-smi loads what is not
-	}
-	for _, i := range intents {
-		a := agents[slices.IndexFunc(agents, func(a *doctor.Agent) bool { return a.Name == i.Agent })]
-		_, err := gpu.Resolve(i.Agent, intents, h)
-		var u *gpu.Unresolved
-		if errors.As(err, &u) {
-			a.Gone, a.Shares = doctor.Problem{What: o.plain(u.Cause), Fix: o.plain(u.Remedy)}, u.With
-			if !u.Machine && u.With == "" {
-				a.Intent, a.Gone = a.Gone, doctor.Problem{}
-			}
-		}
-	}
-}
-
-// silent says why nvidia-smi gave no answer.
-func (o *observer) silent(err error) {
-	d := &o.facts.Driver
-	what, fix := err.Error(), ""
-	var status *gpuobserve.StatusError
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		what, fix = "nvidia-smi is not there", "install the driver's tools"
-	case errors.As(err, &status):
-		what = firstOf([]string{escape.Text(status.Said), status.Error()})
-		d.Differs = strings.Contains(status.Said, "version mismatch")
-	}
-	d.Silent = doctor.Problem{What: o.plain(what), Fix: fix}
-}
-
 // intent reads what an agent is to have, and from what juliagpu gpu resolve starts.
 func (o *observer) intent(a *doctor.Agent) (gpu.Intent, bool) {
 	path := fleet.Dir + "/" + a.Name + "/gpu.yml"
@@ -206,50 +151,4 @@ func (o *observer) policy(a *doctor.Agent, boot string) {
 	}
 	a.Policy.There = true
 	a.Policy.Stale = p.Resolved != nil && boot != "" && p.Resolved.BootID != boot
-}
-
-// units asks systemd for the agents' units, and the engine's. A machine that it did
-// not start has none.
-func (o *observer) units(agents []*doctor.Agent) {
-	if !o.there("/run/systemd/system") {
-		return
-	}
-	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,FragmentPath,DropInPaths,NeedDaemonReload", "--", "docker.service"}
-	for _, a := range agents {
-		args = append(args, "buildkite-agent@"+a.Name+".service")
-	}
-	answer := o.Run("systemctl", args...)
-	if answer.why() != "" {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.facts.Unread = append(o.facts.Unread, doctor.Problem{What: "systemctl: " + o.plain(answer.why())})
-		return
-	}
-	for _, block := range strings.Split(strings.TrimSpace(string(answer.Out)), "\n\n") {
-		is := map[string]string{}
-		for line := range strings.Lines(block) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			is[name] = value
-		}
-		if is["Id"] == "docker.service" && is["LoadState"] == "loaded" && is["ActiveState"] != "active" {
-			o.facts.Engine.Service = escape.Text(is["ActiveState"])
-		}
-		for _, a := range agents {
-			if is["Id"] != "buildkite-agent@"+a.Name+".service" {
-				continue
-			}
-			u := &a.Unit
-			u.Asked, u.Missing = true, is["LoadState"] == "not-found"
-			u.Active, u.Sub, u.Enabled, u.Result, u.Status = is["ActiveState"], is["SubState"], is["UnitFileState"], is["Result"], is["ExecMainStatus"]
-			u.Reload = is["NeedDaemonReload"] == "yes"
-			if path := is["FragmentPath"]; strings.HasPrefix(path, "/etc/") {
-				u.Copied = escape.Text(path)
-			}
-			for _, path := range strings.Fields(is["DropInPaths"]) {
-				if strings.HasPrefix(path, "/etc/") || strings.HasPrefix(path, "/run/") {
-					u.DropIns = append(u.DropIns, escape.Text(filepath.Base(path)))
-				}
-			}
-		}
-	}
 }
