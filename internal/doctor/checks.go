@@ -27,7 +27,7 @@ var silent = []string{"engine.missing", "engine.down", "engine.hangs"}
 // What keeps an agent from starting. That its unit failed follows from it.
 var causes = []string{
 	"engine.missing", "engine.down", "engine.hangs", "compose.", "docker.runtime", "cdi.missing", "driver.missing", "driver.mismatch", "toolkit.missing",
-	"tmpfs.run", "disk.full", "hooks.missing", "hooks.wrong", "perm.", "config.missing", "config.two", "config.wrong", "config.paths", "credential.missing", "credential.readable",
+	"tmpfs.run", "disk.full", "hooks.missing", "hooks.wrong", "perm.", "config.missing", "config.two", "config.wrong", "config.paths", "credential.missing", "credential.twice", "credential.unloaded", "credential.readable",
 	"credential.wrong", "identity.unreadable", "agent.wrong", "agent.incomplete", "agent.project", "agent.gpu", "agent.shared-gpu", "policy.missing", "policy.wrong",
 	"gpu.gone", "mig.gone", "image.missing", "unit.missing",
 }
@@ -121,6 +121,10 @@ var checks = []check{
 		title: "the configuration names credentials where no agent's container has them", why: "no identity is found in there, and no agent starts", fix: "name files in /run/juliagpu-secrets/credentials"},
 	{id: "credential.missing", severity: Fault, place: Host, run: credentialMissing,
 		title: "a credential is not there", why: "no agent starts without it", fix: "put it there, mode 600, in a folder of mode 700"},
+	{id: "credential.twice", severity: Fault, place: Host, run: credentialTwice,
+		title: "a credential is there in the clear and encrypted", why: "no agent whose unit loads both starts: nobody says which of them is meant", fix: "keep one; shred -u the one in the clear"},
+	{id: "credential.unloaded", severity: Fault, place: Host, run: credentialUnloaded,
+		title: "a credential is encrypted, and an agent's unit does not load it", why: "systemd decrypts for a unit what that names, and the agent does not start without", fix: "LoadCredentialEncrypted= in a drop-in: systemctl edit buildkite-agent@"},
 	{id: "credential.readable", severity: Fault, run: credentialReadable,
 		title: "others than root can read a credential, or put another in its place", why: "with the identity every secret sealed to it can be read, with the token anybody's agent takes your jobs", fix: "chmod 600 it; if others have had it, make a new one"},
 	{id: "credential.wrong", severity: Fault, place: Host, run: credentialWrong,

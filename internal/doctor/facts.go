@@ -147,14 +147,20 @@ type Hooks struct {
 
 // A Credential is one at rest on a host, or in a container.
 type Credential struct {
-	Name      string
+	Kind      string // identity, API token; NotNamed
 	Path      string
 	There     bool
 	Encrypted bool
+	Beside    string   // the encrypted one, where that is there, too
+	Unloaded  []string // agents whose units do not load the encrypted one
 	Needed    bool
 	Open      Problem
 	Wrong     Problem
 }
+
+// NotNamed is the kind of what lies with the credentials, and the configuration does
+// not name.
+const NotNamed = "another file"
 
 // An Identity is one that was read.
 type Identity struct{ Fingerprint string }
@@ -227,4 +233,12 @@ type Unit struct {
 	Copied   string // the file, where it hides the installed one
 	DropIns  []string
 	Reload   bool
+	Loads    *Loads // nil: not known
+}
+
+// Loads are the credentials that a unit loads: all of the folder, and encrypted files
+// by their names.
+type Loads struct {
+	Folder    bool
+	Encrypted map[string]string
 }

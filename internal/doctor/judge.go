@@ -174,7 +174,7 @@ func seen(f *Facts) (all []Seen) {
 			if c.Encrypted {
 				how = ", encrypted"
 			}
-			add("credential", "%s: %s%s", c.Name, c.Path, how)
+			add("credential", "%s: %s%s", c.Kind, c.Path, how)
 		}
 	}
 	for _, i := range f.Identities {

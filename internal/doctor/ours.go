@@ -98,9 +98,32 @@ func credentialReadable(f *Facts) []found {
 	return credentials(f, func(c Credential) Problem { return c.Open })
 }
 
+func credentialTwice(f *Facts) []found {
+	return credentials(f, func(c Credential) (p Problem) {
+		if c.Beside != "" {
+			p.What = fmt.Sprintf("%s: both %s and %s", c.Kind, c.Path, c.Beside)
+		}
+		return p
+	})
+}
+
+func credentialUnloaded(f *Facts) (all []found) {
+	for _, c := range f.Credentials {
+		if len(c.Unloaded) == 0 {
+			continue
+		}
+		name := strings.TrimSuffix(path.Base(c.Path), ".cred")
+		all = append(all, found{both: c.Unloaded, Problem: Problem{
+			fmt.Sprintf("%s: the units of %s have no LoadCredentialEncrypted=%s:", c.Path, names(c.Unloaded), name),
+			fmt.Sprintf("systemctl edit buildkite-agent@: [Service] LoadCredentialEncrypted=%s:%s; /usr/share/juliagpu-secrets/systemd/encrypted.conf is an example", name, c.Path),
+		}})
+	}
+	return all
+}
+
 func credentialWrong(f *Facts) []found {
 	return credentials(f, func(c Credential) (p Problem) {
-		if c.Name != "identity" {
+		if c.Kind != "identity" {
 			p = c.Wrong
 		}
 		return p
@@ -109,7 +132,7 @@ func credentialWrong(f *Facts) []found {
 
 func identityUnreadable(f *Facts) []found {
 	return credentials(f, func(c Credential) (p Problem) {
-		if c.Name == "identity" {
+		if c.Kind == "identity" {
 			p = c.Wrong
 		}
 		return p
@@ -119,7 +142,7 @@ func identityUnreadable(f *Facts) []found {
 func credentialPlain(f *Facts) []found {
 	var plain []string
 	for _, c := range f.Credentials {
-		if c.There && !c.Encrypted {
+		if c.There && !c.Encrypted && c.Kind != NotNamed {
 			plain = append(plain, c.Path)
 		}
 	}

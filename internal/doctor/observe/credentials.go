@@ -5,10 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/identity"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
@@ -29,26 +33,96 @@ func (o *observer) credential(c *doctor.Credential) bool {
 	return err == nil
 }
 
-// atRest looks at what units load for each start.
-func (o *observer) atRest() {
-	f := &o.facts
-	attests := f.Config.Is != nil && f.Config.Is.Rules.Attest
-	for _, name := range []string{"agent-token", "identity", "api-token"} {
-		c := doctor.Credential{Name: name, Path: atRest + "/" + name, Needed: name != "api-token" || attests}
-		for _, path := range []string{c.Path + ".cred", "/etc/credstore.encrypted/juliagpu-secrets." + name} {
-			if !o.there(c.Path) && o.there(path) {
-				c.Path, c.Encrypted = path, true
-			}
-		}
-		if o.credential(&c) && !c.Encrypted {
-			if name == "identity" {
-				o.identity(&c)
-			} else if _, err := (credential.File{Kind: name, Path: o.path(c.Path)}).Word(o.UID); err != nil {
-				c.Wrong = o.problem(err)
-			}
-		}
-		f.Credentials = append(f.Credentials, c)
+// wanted are the credentials that an agent does not start without, by their names in
+// the folder: as juliagpu agent prepare finds them.
+func (o *observer) wanted() []credential.File {
+	all := []credential.File{{Kind: "agent token", Path: "agent-token"}}
+	c := o.facts.Config.Is
+	if c == nil {
+		return all
 	}
+	named := c.Credentials()
+	if c.Attest.Roots != "" {
+		named = append(named, credential.File{Kind: "certificates", Path: c.Attest.Roots})
+	}
+	for _, f := range named {
+		if filepath.Dir(f.Path) == given {
+			all = append(all, credential.File{Kind: f.Kind, Path: filepath.Base(f.Path)})
+		}
+	}
+	return all
+}
+
+// encrypted is the suffix of what systemd-creds encrypted.
+const encrypted = ".cred"
+
+// atRest looks at the credentials that units load for each start, and at whatever else
+// lies in their folder: units load all of it.
+func (o *observer) atRest(agents []*doctor.Agent) {
+	known := map[string]bool{}
+	for _, file := range o.wanted() {
+		c := o.resting(file, agents)
+		known[c.Path], known[c.Beside] = true, true
+		o.facts.Credentials = append(o.facts.Credentials, c)
+	}
+	err := filepath.WalkDir(o.path(atRest), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		c := doctor.Credential{Kind: doctor.NotNamed, Path: strings.TrimPrefix(path, strings.TrimSuffix(o.Root, "/"))}
+		if !known[c.Path] {
+			c.Encrypted = strings.HasSuffix(path, encrypted)
+			o.credential(&c)
+			o.facts.Credentials = append(o.facts.Credentials, c)
+		}
+		return nil
+	})
+	o.unseen("the credentials", err)
+	for i := range o.facts.Credentials {
+		c := &o.facts.Credentials[i]
+		if c.Path = escape.Text(c.Path); c.Beside != "" {
+			c.Beside = escape.Text(c.Beside)
+		}
+	}
+}
+
+// resting is one that is wanted: a file, or an encrypted one in its place.
+func (o *observer) resting(file credential.File, agents []*doctor.Agent) doctor.Credential {
+	name := file.Path
+	c := doctor.Credential{Kind: file.Kind, Path: atRest + "/" + name, Needed: true}
+	others := []string{c.Path + encrypted, "/etc/credstore.encrypted/juliagpu-secrets." + name}
+	for _, a := range agents {
+		if a.Unit.Loads != nil && a.Unit.Loads.Encrypted[name] != "" {
+			others = append(others, a.Unit.Loads.Encrypted[name])
+		}
+	}
+	if i := slices.IndexFunc(others, o.there); i >= 0 {
+		if o.there(c.Path) {
+			c.Beside = others[i]
+		} else {
+			c.Path, c.Encrypted = others[i], true
+		}
+	}
+	if !o.credential(&c) {
+		return c
+	}
+	if c.Encrypted {
+		for _, a := range agents {
+			if l := a.Unit.Loads; l != nil && l.Encrypted[name] == "" {
+				c.Unloaded = append(c.Unloaded, a.Name)
+			}
+		}
+		return c
+	}
+	switch file.Path = o.path(c.Path); file.Kind {
+	case "identity":
+		o.identity(&c)
+	case "agent token", "API token":
+		if _, err := file.Word(o.UID); err != nil {
+			c.Wrong = o.problem(err)
+		}
+	}
+	return c
 }
 
 // identity reads one, for what it is called in labels.
@@ -71,7 +145,7 @@ func (o *observer) given() {
 		return
 	}
 	for _, file := range f.Config.Is.Credentials() {
-		c := doctor.Credential{Name: file.Kind, Path: file.Path, Needed: true}
+		c := doctor.Credential{Kind: file.Kind, Path: file.Path, Needed: true}
 		if o.credential(&c) && file.Kind == "identity" {
 			o.identity(&c)
 		}
@@ -107,9 +181,18 @@ func (o *observer) jobRuns() bool {
 	return false
 }
 
-func (o *observer) tokenHere() string {
+// tokenHere is the API token that a container was given.
+func (o *observer) tokenHere() (file credential.File) {
 	if c := o.facts.Config.Is; c != nil && c.Rules.Attest {
-		return o.path(c.Attest.Token)
+		file = c.Attest.Credential()
+		file.Path = o.path(file.Path)
 	}
-	return ""
+	return file
+}
+
+// tokenAtRest is the same on the host.
+func (o *observer) tokenAtRest() credential.File {
+	file := o.tokenHere()
+	file.Path = o.path(atRest + "/" + filepath.Base(file.Path))
+	return file
 }

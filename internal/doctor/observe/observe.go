@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/procfs"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
@@ -56,14 +55,13 @@ func Facts(m Machine, ask Ask) doctor.Facts {
 	}
 	if f.Place == doctor.Container {
 		o.given()
-		o.api(credential.File{Kind: "API token", Path: o.tokenHere()})
+		o.api(o.tokenHere())
 		return o.facts
 	}
-	o.atRest()
 	o.own()
 	agents := o.agents()
 	var group sync.WaitGroup
-	group.Go(func() { o.api(credential.File{Kind: "API token", Path: o.path(atRest + "/api-token")}) })
+	group.Go(func() { o.api(o.tokenAtRest()) })
 	group.Go(func() { o.engine(agents) })
 	group.Go(func() { o.units(agents) })
 	group.Go(func() { o.gpus(agents) })
@@ -71,6 +69,7 @@ func Facts(m Machine, ask Ask) doctor.Facts {
 	o.swap()
 	group.Wait()
 	o.disks()
+	o.atRest(agents)
 	for _, a := range agents {
 		if ask.Agent == "" || a.Name == ask.Agent {
 			f.Agents = append(f.Agents, *a)
@@ -146,6 +145,13 @@ func (o *observer) unseen(what string, err error) bool {
 		o.facts.Unread = append(o.facts.Unread, doctor.Problem{What: what + ": " + o.plain(err.Error())})
 	}
 	return true
+}
+
+// unread notes what could not be asked.
+func (o *observer) unread(what string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.facts.Unread = append(o.facts.Unread, doctor.Problem{What: o.plain(what)})
 }
 
 // read is a file that nobody else could have changed.

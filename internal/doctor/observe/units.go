@@ -20,9 +20,7 @@ func (o *observer) units(agents []*doctor.Agent) {
 	}
 	answer := o.Run("systemctl", args...)
 	if answer.why() != "" {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.facts.Unread = append(o.facts.Unread, doctor.Problem{What: "systemctl: " + o.plain(answer.why())})
+		o.unread("systemctl: " + answer.why())
 		return
 	}
 	for _, block := range strings.Split(strings.TrimSpace(string(answer.Out)), "\n\n") {
@@ -35,21 +33,63 @@ func (o *observer) units(agents []*doctor.Agent) {
 			o.facts.Engine.Service = escape.Text(is["ActiveState"])
 		}
 		for _, a := range agents {
-			if is["Id"] != "buildkite-agent@"+a.Name+".service" {
-				continue
-			}
-			u := &a.Unit
-			u.Asked, u.Missing = true, is["LoadState"] == "not-found"
-			u.Active, u.Sub, u.Enabled, u.Result, u.Status = is["ActiveState"], is["SubState"], is["UnitFileState"], is["Result"], is["ExecMainStatus"]
-			u.Reload = is["NeedDaemonReload"] == "yes"
-			if path := is["FragmentPath"]; strings.HasPrefix(path, "/etc/") {
-				u.Copied = escape.Text(path)
-			}
-			for _, path := range strings.Fields(is["DropInPaths"]) {
-				if strings.HasPrefix(path, "/etc/") || strings.HasPrefix(path, "/run/") {
-					u.DropIns = append(u.DropIns, escape.Text(filepath.Base(path)))
-				}
+			if is["Id"] == "buildkite-agent@"+a.Name+".service" {
+				o.unit(&a.Unit, is)
 			}
 		}
 	}
+}
+
+// unit is an agent's, by the properties that systemctl shows of it.
+func (o *observer) unit(u *doctor.Unit, is map[string]string) {
+	u.Asked, u.Missing = true, is["LoadState"] == "not-found"
+	u.Active, u.Sub, u.Enabled, u.Result, u.Status = is["ActiveState"], is["SubState"], is["UnitFileState"], is["Result"], is["ExecMainStatus"]
+	u.Reload = is["NeedDaemonReload"] == "yes"
+	if path := is["FragmentPath"]; strings.HasPrefix(path, "/etc/") {
+		u.Copied = escape.Text(path)
+	}
+	dropIns := strings.Fields(is["DropInPaths"])
+	for _, path := range dropIns {
+		if strings.HasPrefix(path, "/etc/") || strings.HasPrefix(path, "/run/") {
+			u.DropIns = append(u.DropIns, escape.Text(filepath.Base(path)))
+		}
+	}
+	if is["FragmentPath"] != "" {
+		u.Loads = o.loads(append([]string{is["FragmentPath"]}, dropIns...))
+	}
+}
+
+// loads reads what a unit's files say of credentials. systemctl knows it, too, but not
+// that of systemd 249.
+func (o *observer) loads(files []string) *doctor.Loads {
+	var l doctor.Loads
+	for _, path := range files {
+		text, err := o.read(path)
+		if err != nil {
+			if !o.unseen("the agents' units", err) {
+				o.unread(path + ": " + err.Error())
+			}
+			return nil
+		}
+		for line := range strings.Lines(string(text)) {
+			setting, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			name, from, _ := strings.Cut(strings.TrimSpace(value), ":")
+			switch setting = strings.TrimSpace(setting); {
+			case setting != "LoadCredential" && setting != "LoadCredentialEncrypted":
+			case name == "": // takes back all before it
+				l = doctor.Loads{}
+			case setting == "LoadCredential":
+				l.Folder = l.Folder || filepath.Clean(from) == atRest
+			default:
+				if !filepath.IsAbs(from) { // systemd.exec(5)
+					from = "/etc/credstore.encrypted/" + from
+				}
+				if l.Encrypted == nil {
+					l.Encrypted = map[string]string{}
+				}
+				l.Encrypted[name] = from
+			}
+		}
+	}
+	return &l
 }
