@@ -26,9 +26,9 @@ var silent = []string{"engine.missing", "engine.down", "engine.hangs"}
 
 // What keeps an agent from starting. That its unit failed follows from it.
 var causes = []string{
-	"engine.missing", "engine.down", "engine.hangs", "compose.", "docker.runtime", "cdi.missing", "driver.missing", "driver.mismatch", "toolkit.missing",
+	"engine.missing", "engine.down", "engine.hangs", "compose.", "docker.mapped", "docker.runtime", "cdi.missing", "driver.missing", "driver.mismatch", "toolkit.missing",
 	"tmpfs.run", "disk.full", "hooks.missing", "hooks.wrong", "perm.", "config.missing", "config.two", "config.wrong", "config.paths", "credential.missing", "credential.twice", "credential.unloaded", "credential.readable",
-	"credential.wrong", "identity.unreadable", "agent.wrong", "agent.incomplete", "agent.project", "agent.gpu", "agent.shared-gpu", "policy.missing", "policy.wrong",
+	"credential.wrong", "identity.unreadable", "agent.wrong", "agent.incomplete", "agent.compose", "agent.project", "agent.gpu", "agent.shared-gpu", "policy.missing", "policy.wrong",
 	"gpu.gone", "mig.gone", "image.missing", "unit.missing",
 }
 
@@ -43,7 +43,7 @@ var checks = []check{
 	{id: "engine.missing", severity: Fault, place: Host, run: engineMissing,
 		title: "there is no Docker", why: "every agent runs in a container of its own", fix: "install Docker Engine (docs.docker.com/engine/install), from Docker's packages or the distribution's"},
 	{id: "engine.hangs", severity: Fault, place: Host, after: []string{"engine.missing"}, run: engineHangs,
-		title: "docker does not answer in time", why: "no agent starts, and none that runs can be stopped", fix: "systemctl restart docker; where that hangs, too: look at dmesg for a disk or a GPU that does"},
+		title: "docker does not answer in time", why: "no agent starts, and none that runs can be stopped", fix: "look at dmesg and journalctl -u docker first, for a disk or a GPU that hangs; systemctl restart docker ends the jobs that run, or waits for them"},
 	{id: "engine.down", severity: Fault, place: Host, after: []string{"engine.missing", "engine.hangs"}, run: engineDown,
 		title: "the Docker Engine does not answer", why: "no agent's container starts", fix: "systemctl start docker; journalctl -u docker says why it ended"},
 	{id: "engine.old", severity: Fault, place: Host, after: silent, run: engineOld,
@@ -60,6 +60,10 @@ var checks = []check{
 		title: "everyone may give the Docker Engine orders", why: "who does is root on this host, with every agent's identity and token", fix: "chmod 660 /run/docker.sock, and correct SocketMode= of docker.socket"},
 	{id: "docker.group", severity: Warn, place: Host, after: []string{"docker.socket"}, run: dockerGroup,
 		title: "users who are not root may give the Docker Engine orders", why: "they are root on this host, with every agent's identity and token", fix: "gpasswd -d USER docker, for each who need not be root here"},
+	{id: "docker.mapped", severity: Fault, place: Host, after: silent, run: dockerMapped,
+		title: "root in a container is another user of the host", why: "credentials are root's alone: no agent can read its own, and none starts", fix: "take userns-remap out of /etc/docker/daemon.json and restart docker; and have the engine of root, not a user's"},
+	{id: "docker.seccomp", severity: Warn, place: Host, after: silent, run: dockerSeccomp,
+		title: "containers may make any call of the kernel's", why: "a hole in one that nobody needs is a way out of a container", fix: "take seccomp-profile out of /etc/docker/daemon.json; or have a kernel with CONFIG_SECCOMP"},
 
 	// GPUs.
 	{id: "driver.missing", severity: Fault, place: Host, run: driverMissing,
@@ -151,6 +155,8 @@ var checks = []check{
 		title: "an agent's .env can't be understood", why: "it does not start, and what it shares with others is not known", fix: "correct it"},
 	{id: "agent.incomplete", severity: Fault, place: Host, run: agentIncomplete,
 		title: "an agent's folder lacks a file, or its kind a template", why: "Compose has nothing to start", fix: "compose.yml is the same in every agent's folder; make install writes the templates"},
+	{id: "agent.compose", severity: Fault, place: Host, after: []string{"engine.missing", "engine.hangs", "compose.", "agent.wrong", "agent.incomplete"}, run: agentCompose,
+		title: "Compose refuses an agent's folder", why: "its container does not start", fix: "docker compose config in its folder names all of it"},
 	{id: "agent.project", severity: Fault, place: Host, run: agentProject,
 		title: "two agents are one project of Compose's", why: "starting the one ends the other", fix: "rename one of the two folders: case, dots and the like don't count"},
 	{id: "agent.gpu", severity: Fault, place: Host, run: agentGPU,

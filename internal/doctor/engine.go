@@ -7,28 +7,38 @@ import (
 )
 
 func engineMissing(f *Facts) []found {
-	if !f.Engine.Missing {
+	switch e := f.Engine; {
+	case !e.Missing:
 		return nil
+	case e.Instead.What != "":
+		return if1(e.Instead)
 	}
 	return one("there is no docker in /usr/bin and the like")
 }
 
 func engineHangs(f *Facts) []found {
-	if !f.Engine.Hangs {
+	if f.Engine.Hangs == "" {
 		return nil
 	}
-	return one("docker says nothing for seconds")
+	return one("%s says nothing for 15 seconds", f.Engine.Hangs)
 }
 
 func engineDown(f *Facts) []found {
-	if f.Engine.Down == "" {
+	e := f.Engine
+	if e.Down == "" {
 		return nil
 	}
-	what := f.Engine.Down
-	if f.Engine.Service != "" {
-		what += "; docker.service is " + f.Engine.Service
+	p := Problem{What: e.Down}
+	if e.Service != "" {
+		p.What += "; docker.service is " + e.Service
 	}
-	return one("%s", what)
+	switch {
+	case e.Service == "masked":
+		p.Fix = "systemctl unmask docker.service docker.socket; systemctl start docker"
+	case strings.HasPrefix(e.Down, "docker info: "):
+		p.Fix = "docker info shows all that it says; journalctl -u docker says more"
+	}
+	return if1(p)
 }
 
 func engineOld(f *Facts) []found {
@@ -39,13 +49,10 @@ func engineOld(f *Facts) []found {
 }
 
 func composeMissing(f *Facts) []found {
-	switch {
-	case f.Compose.Missing:
-		return one("docker has no command compose")
-	case f.Compose.Silent != "":
-		return one("docker compose: %s", f.Compose.Silent)
+	if !f.Compose.Missing {
+		return nil
 	}
-	return nil
+	return one("docker has no command compose")
 }
 
 func composeOld(f *Facts) []found {
@@ -69,11 +76,32 @@ func runcOld(f *Facts) []found {
 	return nil
 }
 
-func dockerSocket(f *Facts) []found {
-	if !f.Socket.Others {
+func dockerSocket(f *Facts) (all []found) {
+	if f.Socket.Others {
+		all = one("/run/docker.sock has mode %s", f.Socket.Mode)
+	}
+	if exposed := f.Engine.Exposed; len(exposed) > 0 {
+		all = append(all, found{Problem: Problem{"it takes orders on " + names(exposed),
+			`take hosts: out of /etc/docker/daemon.json, and -H of docker.service back to fd://: systemctl edit docker; or demand certificates (docs.docker.com/engine/security/protect-access)`}})
+	}
+	return all
+}
+
+func dockerMapped(f *Facts) []found {
+	switch f.Engine.Mapped {
+	case "rootless":
+		return one("the engine is rootless")
+	case "userns":
+		return one("the engine maps users (userns-remap)")
+	}
+	return nil
+}
+
+func dockerSeccomp(f *Facts) []found {
+	if !f.Engine.Unconfined {
 		return nil
 	}
-	return one("/run/docker.sock has mode %s", f.Socket.Mode)
+	return one("the engine has no seccomp profile for containers")
 }
 
 func dockerGroup(f *Facts) []found {

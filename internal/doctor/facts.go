@@ -73,22 +73,29 @@ type Tool struct {
 // An Engine is what docker says of itself and of its engine.
 type Engine struct {
 	Tool
-	Down    string // why the engine does not answer
-	Hangs   bool
-	Service string // state of docker.service, where systemd knows
-	Driver  string // of cgroups
-	Cgroup  string // version
+	Instead Problem // what there is in its place
+	Down    string  // why the engine does not answer
+	Hangs   string  // the command that says nothing
+	Service string  // state of docker.service, where systemd knows; empty: well
+	Driver  string  // of cgroups
+	Cgroup  string  // version
 	RunC    string
 	Root    string // its data
+	Default string // its runtime
 	// Runtimes by name, and folders of CDI specifications.
 	Runtimes []string
 	CDI      []string
 	CPUs     int
 	Memory   int64
+
+	Exposed    []string // where it takes orders from the network, of anybody
+	Mapped     string   // how users of containers become others: rootless, userns
+	Unconfined bool     // no seccomp profile
+	Restores   bool     // containers outlive it
 }
 
 // Answers tells whether what docker says of the engine is known.
-func (e Engine) Answers() bool { return e.Version != "" && e.Down == "" && !e.Hangs }
+func (e Engine) Answers() bool { return e.Version != "" && e.Down == "" && e.Hangs == "" }
 
 // A Socket is the engine's: who can write to it is root.
 type Socket struct {
@@ -195,6 +202,7 @@ type Agent struct {
 	Shares    string  // the agent that it is also given to
 	Policy    Policy
 
+	Compose   Problem // why Compose does not start it
 	Image     Image
 	Container *Running
 	Unit      Unit

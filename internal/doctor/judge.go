@@ -128,7 +128,7 @@ func seen(f *Facts) (all []Seen) {
 			add("engine", "Docker %s, cgroup v%s with %s, runc %s", e.Version, e.Cgroup, e.Driver, cmp.Or(e.RunC, "unknown"))
 		case e.Missing:
 			add("engine", "none")
-		case e.Down != "" || e.Hangs:
+		case e.Down != "" || e.Hangs != "":
 			add("engine", "does not answer")
 		default:
 			add("engine", "not seen")

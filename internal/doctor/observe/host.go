@@ -32,6 +32,8 @@ type Machine struct {
 	Synced func() (bool, error)              // whether the kernel's clock is
 	Build  func(path string) (string, error) // what a program was built from
 	Now    func() time.Time
+	// Patience is for questions to the kernel that a disk or a driver may never answer.
+	Patience time.Duration
 }
 
 // An Answer is what a program said.
@@ -41,7 +43,7 @@ type Answer struct {
 	Err     error // why it was not run, or the system's
 	Status  int
 	Out     []byte
-	Said    string // the first line of its complaint
+	Said    string // the first line of its complaint that is no mere warning
 }
 
 // why is why there is no answer; empty: there is one.
@@ -64,7 +66,24 @@ func (a Answer) why() string {
 // This is this machine.
 func This() Machine {
 	return Machine{
-		Root: "/", UID: os.Getuid(), Run: runner{5 * time.Second}.run, SMI: smi, Space: space, Build: build, Now: time.Now, Synced: synced,
+		Root: "/", UID: os.Getuid(), Run: runner{patience}.run, SMI: smi, Space: space, Build: build, Now: time.Now, Synced: synced, Patience: 5 * time.Second,
+	}
+}
+
+// patience is for one program. docker info alone takes seconds where many containers
+// start.
+const patience = 15 * time.Second
+
+// within gives a call so long. One that hangs, in a driver or on a disk that does not
+// answer, is left behind: nothing ends it.
+func within[T any](patience time.Duration, call func() T) (answer T, ok bool) {
+	answers := make(chan T, 1)
+	go func() { answers <- call() }()
+	select {
+	case answer = <-answers:
+		return answer, true
+	case <-time.After(patience):
+		return answer, false
 	}
 }
 
@@ -96,7 +115,21 @@ const mostSaid = 4 << 20
 // A runner runs programs, and waits so long for each.
 type runner struct{ patience time.Duration }
 
+// environment is what programs get: nothing of the caller's, and of no user's
+// configuration, so that docker asks the engine that the agents' units ask.
+var environment = []string{"LANG=C", "HOME=/nonexistent", "DOCKER_CONFIG=/nonexistent", "DOCKER_HOST=unix:///var/run/docker.sock"}
+
 func (r runner) run(program string, args ...string) Answer {
+	// Where a program waits for a disk or a driver not even a kill ends it.
+	a, ok := within(r.patience+time.Second, func() Answer { return r.wait(program, args) })
+	if !ok {
+		a.Hangs = true
+	}
+	return a
+}
+
+// wait runs a program, and kills it when its time is over.
+func (r runner) wait(program string, args []string) Answer {
 	path, err := find(program)
 	if err != nil {
 		return Answer{Missing: errors.Is(err, os.ErrNotExist), Err: err}
@@ -104,14 +137,14 @@ func (r runner) run(program string, args ...string) Answer {
 	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env, cmd.Dir = []string{"LANG=C"}, "/" // nothing of the caller's leads docker to another engine
+	cmd.Env, cmd.Dir = environment, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 200 * time.Millisecond
 	var out, said limited
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err = cmd.Run()
-	a := Answer{Out: out.text.Bytes(), Said: firstLine(said.text.String())}
+	a := Answer{Out: out.text.Bytes(), Said: complaint(said.text.String())}
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -122,6 +155,17 @@ func (r runner) run(program string, args ...string) Answer {
 		a.Err = err
 	}
 	return a
+}
+
+// complaint is the first line that is no mere warning of docker's or of Compose's.
+func complaint(text string) string {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "WARNING:") && !strings.Contains(line, "level=warning") {
+			return line
+		}
+	}
+	return ""
 }
 
 // limited keeps so much of what a program prints, and forgets the rest.

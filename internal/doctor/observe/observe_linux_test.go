@@ -415,3 +415,56 @@ func golden(t *testing.T, name, got string) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), got, name)
 }
+
+// TestDoors: what leads out of an agent's container, and what agents have anyway.
+func TestDoors(t *testing.T) {
+	const well = `"Mounts":[{"Source":"/run/juliagpu-secrets/agents/gpuci.3"},{"Source":"/var/lib/juliagpu-secrets/agents/gpuci.3/jobs"},{"Source":"/run/juliagpu-secrets/gpu/gpuci.3.yml"},
+		{"Source":"/etc/juliagpu-secrets/config.yml"},{"Source":"/var/lib/docker/volumes/cache/_data"},{"Source":"/srv/data"}],
+		"HostConfig":{"CapAdd":["CAP_CHOWN","DAC_OVERRIDE","SETUID"],"SecurityOpt":["no-new-privileges:true"],"RestartPolicy":{"Name":"no"}}`
+	for _, tt := range []struct{ from, to, want string }{
+		{"", "", ""},
+		{`"HostConfig":{`, `"HostConfig":{"Privileged":true,`, "privileged: true"},
+		{`"HostConfig":{`, `"HostConfig":{"UsernsMode":"host",`, "userns_mode: host"},
+		{`"SETUID"`, `"SETUID","CAP_SYS_ADMIN","ALL"`, "cap_add: SYS_ADMIN, cap_add: ALL"},
+		{`"no-new-privileges:true"`, `"seccomp=unconfined","apparmor:unconfined"`, "security_opt: seccomp=unconfined, security_opt: apparmor:unconfined"},
+		{"/srv/data", "/var/run", "volume /var/run"},
+		{"/srv/data", "/run/", "volume /run/"},
+		{"/srv/data", "/", "volume /"},
+		{"/srv/data", "/etc", "volume /etc"},
+		{"/srv/data", "/etc/juliagpu-secrets", "volume /etc/juliagpu-secrets"},
+		{"/srv/data", "/etc/juliagpu-secrets/credentials/identity", "volume /etc/juliagpu-secrets/credentials/identity"},
+		{"/srv/data", "/root/.ssh", "volume /root/.ssh"},
+		{"/srv/data", "/proc", "volume /proc"},
+		{"/srv/data", "/dev/sda", "volume /dev/sda"},
+		{"/srv/data", "/var/lib/docker", "volume /var/lib/docker"},
+		{"/srv/data", "/run/juliagpu-secrets/agents/mig.1", "volume /run/juliagpu-secrets/agents/mig.1"},
+	} {
+		f := load(t, "ok")
+		f["$ docker container inspect"] = `{"Name":"/buildkite-agent-gpuci.3",` + strings.Replace(well, tt.from, tt.to, 1) + "}"
+		is := Facts(f.machine(t), Ask{}).Agents[0].Container
+		require.NotNil(t, is, tt.to)
+		require.Equal(t, tt.want, strings.Join(is.Open, ", "), tt.to)
+	}
+}
+
+// TestRemedies: what to do is for what is wrong, and not for what else it could be.
+func TestRemedies(t *testing.T) {
+	first := func(f fixture) doctor.Finding { return judged(t, f, Ask{}).Findings[0] }
+	require.Contains(t, first(load(t, "engine-masked")).Fix, "systemctl unmask docker.service")
+	require.Contains(t, first(load(t, "engine-podman")).What, "Podman")
+	require.Contains(t, first(load(t, "engine-snap")).Fix, "snap remove docker")
+	require.Contains(t, first(load(t, "engine-slow")).What, "docker info says nothing")
+	require.Contains(t, first(load(t, "engine-tcp")).What, "http://0.0.0.0:2375 without encryption")
+	require.NotContains(t, first(load(t, "engine-null")).Fix, "systemctl start")
+	m := load(t, "ok").machine(t)
+	run := m.Run
+	m.Run = func(program string, args ...string) Answer {
+		if program == "docker" {
+			return Answer{Err: &fs.PathError{Op: "fork/exec", Path: "/usr/bin/docker", Err: fs.ErrPermission}}
+		}
+		return run(program, args...)
+	}
+	r := doctor.Judge(Facts(m, Ask{}))
+	require.Equal(t, "engine.missing", r.Findings[0].ID, r.Text(0, false, 0))
+	require.Contains(t, r.Findings[0].What, "/usr/bin/docker: permission denied")
+}

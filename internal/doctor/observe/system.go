@@ -26,6 +26,7 @@ func (o *observer) runType() string {
 	}
 	mounts, err := procfs.ParseMounts(text)
 	if err != nil {
+		o.unread("/proc/self/mountinfo: " + err.Error())
 		return ""
 	}
 	m, _ := procfs.MountOf(mounts, starts)

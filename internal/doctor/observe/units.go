@@ -29,14 +29,25 @@ func (o *observer) units(agents []*doctor.Agent) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 			is[name] = value
 		}
-		if is["Id"] == "docker.service" && is["LoadState"] == "loaded" && is["ActiveState"] != "active" {
-			o.facts.Engine.Service = escape.Text(is["ActiveState"])
+		if is["Id"] == "docker.service" {
+			o.service(is)
 		}
 		for _, a := range agents {
 			if is["Id"] == "buildkite-agent@"+a.Name+".service" {
 				o.unit(&a.Unit, is)
 			}
 		}
+	}
+}
+
+// service is the engine's, by the properties that systemctl shows of it.
+func (o *observer) service(is map[string]string) {
+	switch load, active := is["LoadState"], is["ActiveState"]; {
+	case load == "not-found" || load == "loaded" && active == "active":
+	case load == "loaded":
+		o.facts.Engine.Service = escape.Text(active)
+	default: // masked, bad-setting
+		o.facts.Engine.Service = escape.Text(load)
 	}
 }
 
