@@ -37,7 +37,7 @@ func agentProject(f *Facts) (all []found) {
 	for i, a := range f.Agents {
 		for _, b := range f.Agents[:i] {
 			if a.Settings != nil && b.Settings != nil && a.Settings.Project == b.Settings.Project {
-				all = append(all, found{both: []string{b.Name, a.Name}, Problem: Problem{What: fmt.Sprintf("Compose calls both %s and %s %s", b.Name, a.Name, a.Settings.Project)}})
+				all = append(all, found{about: []string{b.Name, a.Name}, Problem: Problem{What: fmt.Sprintf("Compose calls both %s and %s %s", b.Name, a.Name, a.Settings.Project)}})
 			}
 		}
 	}
@@ -68,7 +68,7 @@ func agentSharedGPU(f *Facts) (all []found) {
 	for _, a := range f.Agents {
 		if a.Shares != "" && !told[a.Shares+"\n"+a.Name] {
 			told[a.Name+"\n"+a.Shares] = true
-			all = append(all, found{both: []string{a.Name, a.Shares}, Problem: a.Gone})
+			all = append(all, found{about: []string{a.Name, a.Shares}, Problem: a.Gone})
 		}
 	}
 	return all

@@ -17,7 +17,7 @@ type check struct {
 // A found is one finding of a check.
 type found struct {
 	agent string
-	both  []string // where it is about two agents
+	about []string // where it is about several agents, which it names itself
 	Problem
 }
 
@@ -26,10 +26,10 @@ var silent = []string{"engine.missing", "engine.down", "engine.hangs"}
 
 // What keeps an agent from starting. That its unit failed follows from it.
 var causes = []string{
-	"engine.missing", "engine.down", "engine.hangs", "compose.", "docker.mapped", "docker.runtime", "cdi.missing", "driver.missing", "driver.mismatch", "toolkit.missing",
+	"engine.missing", "engine.down", "engine.hangs", "compose.", "docker.mapped", "docker.runtime", "cdi.missing", "driver.missing", "driver.mismatch", "toolkit.missing", "toolkit.mode",
 	"tmpfs.run", "disk.full", "hooks.missing", "hooks.wrong", "perm.", "config.missing", "config.two", "config.wrong", "config.paths", "credential.missing", "credential.twice", "credential.unloaded", "credential.readable",
 	"credential.wrong", "identity.unreadable", "agent.wrong", "agent.incomplete", "agent.compose", "agent.project", "agent.gpu", "agent.shared-gpu", "policy.missing", "policy.wrong",
-	"gpu.gone", "mig.gone", "image.missing", "unit.missing",
+	"gpu.gone", "mig.gone", "image.missing", "unit.missing", "unit.broken", "systemd.old",
 }
 
 // checks are all there are, causes before effects, from the engine up.
@@ -48,6 +48,8 @@ var checks = []check{
 		title: "the Docker Engine does not answer", why: "no agent's container starts", fix: "systemctl start docker; journalctl -u docker says why it ended"},
 	{id: "engine.old", severity: Fault, place: Host, after: silent, run: engineOld,
 		title: "the Docker Engine is older than 20.10.10", why: "its seccomp profile refuses clone3: programs of Ubuntu 22.04 and later start no threads", fix: "upgrade Docker Engine"},
+	{id: "engine.stop", severity: Warn, place: Host, after: silent, run: engineStop,
+		title: "systemd kills the engine when it waits for jobs", why: "the next one ends every container that runs, and with it the job in it", fix: "install -D -m 644 /usr/share/juliagpu-secrets/systemd/docker.conf /etc/systemd/system/docker.service.d/juliagpu-secrets.conf; systemctl daemon-reload"},
 	{id: "compose.missing", severity: Fault, place: Host, after: []string{"engine.missing", "engine.hangs"}, run: composeMissing,
 		title: "docker compose is not there", why: "it starts the agents' containers", fix: "install docker-compose-plugin (of the distribution: docker-compose-v2); the older docker-compose is another program"},
 	{id: "compose.old", severity: Fault, place: Host, after: []string{"engine.missing", "engine.hangs"}, run: composeOld,
@@ -187,18 +189,22 @@ var checks = []check{
 	// Their units, which show what all of the above comes to.
 	{id: "unit.missing", severity: Fault, place: Host, run: unitMissing,
 		title: "systemd does not know an agent's unit", why: "nothing starts it", fix: "make install, then systemctl daemon-reload"},
+	{id: "unit.broken", severity: Fault, place: Host, run: unitBroken,
+		title: "systemd can't use an agent's unit", why: "nothing starts it", fix: "systemctl status says why"},
+	{id: "systemd.old", severity: Fault, place: Host, run: systemdOld,
+		title: "systemd is older than 250, and units load credentials as only newer ones can", why: "the agents don't start", fix: "systemctl edit buildkite-agent@: [Service], and LoadCredential= with nothing behind it: juliagpu agent prepare then reads the folder itself, in which nothing may be encrypted"},
 	{id: "unit.reload", severity: Warn, place: Host, after: []string{"unit.missing"}, run: unitReload,
 		title: "a unit was changed, and systemd has not read it", why: "agents go on with the older one", fix: "systemctl daemon-reload"},
-	{id: "unit.edited", severity: Info, place: Host, after: []string{"unit.missing"}, run: unitEdited,
+	{id: "unit.edited", severity: Info, place: Host, after: []string{"unit.missing", "unit.broken"}, run: unitEdited,
 		title: "an agent's unit is not as it was installed", why: "who reads it later should know", fix: "nothing, if that is meant; a copy in /etc hides what an upgrade mends, a drop-in (systemctl edit) does not"},
-	{id: "unit.disabled", severity: Warn, place: Host, after: []string{"unit.missing"}, run: unitDisabled,
+	{id: "unit.disabled", severity: Warn, place: Host, after: []string{"unit.missing", "unit.broken"}, run: unitDisabled,
 		title: "an agent is not started at boot", why: "after the next reboot it is gone", fix: "systemctl enable its unit, or juliagpu agent remove it"},
 	{id: "unit.looping", severity: Fault, place: Host, after: causes, run: unitLooping,
 		title: "an agent fails and is started again", why: "it takes no jobs", fix: "journalctl -u its unit says why; juliagpu agent prepare NAME makes the steps before it by hand"},
 	{id: "unit.failed", severity: Fault, place: Host, after: causes, run: unitFailed,
 		title: "an agent's unit failed", why: "it takes no jobs, and is not started again", fix: "journalctl -u its unit says why; then systemctl start it"},
-	{id: "unit.stopped", severity: Info, place: Host, after: causes, run: unitStopped,
-		title: "an agent is not running", why: "it takes no jobs", fix: "systemctl start its unit, if nobody drained it"},
+	{id: "unit.stopped", severity: Warn, place: Host, after: causes, run: unitStopped,
+		title: "an agent is to start at boot, and does not run", why: "it takes no jobs until then", fix: "systemctl start its unit, if nobody drained it"},
 
 	// Buildkite.
 	{id: "api.unreachable", severity: Fault, run: apiUnreachable,

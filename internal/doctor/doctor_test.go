@@ -103,6 +103,16 @@ func TestCauses(t *testing.T) {
 	require.Equal(t, []string{" agent.shared-gpu", "c unit.failed"}, ids(Facts{Place: Host, Engine: is, Agents: []Agent{shared, other, {Name: "c", Unit: failed}}}))
 }
 
+// TestCausesOfSome: what is wrong for some agents hides effects of theirs alone.
+func TestCausesOfSome(t *testing.T) {
+	r := Report{Findings: []Finding{{ID: "a.b", about: []string{"one", "two"}}}}
+	c := check{after: []string{"a."}}
+	require.Equal(t, "a.b", r.cause(c, []string{"two"}))
+	require.Equal(t, "a.b", r.cause(c, []string{"two", "one"}))
+	require.Empty(t, r.cause(c, []string{"one", "three"}))
+	require.Empty(t, r.cause(c, nil), "the whole host")
+}
+
 // TestIsolation: what pre-command would say of a container stands beside the rest.
 func TestIsolation(t *testing.T) {
 	r := Judge(Facts{Place: Container, GPU: &gpu.Report{Checks: 39, Findings: []gpu.Finding{

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"strings"
+	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 )
@@ -46,6 +47,16 @@ func engineOld(f *Facts) []found {
 		return nil
 	}
 	return one("Docker Engine %s", f.Engine.Version)
+}
+
+// engineStop: dockerd waits for containers, which wait for their jobs. Where systemd
+// does not let it, the next dockerd sends each of them a second SIGTERM, upon which an
+// agent cancels its job.
+func engineStop(f *Facts) []found {
+	if e := f.Engine; e.Stop > 0 && e.Stop < time.Hour && !e.Restores && len(f.Agents) > 0 {
+		return one("docker.service has %s to stop", e.Stop)
+	}
+	return nil
 }
 
 func composeMissing(f *Facts) []found {

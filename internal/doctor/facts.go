@@ -56,6 +56,7 @@ type Facts struct {
 	Disks   []Disk
 	Own     []Problem // users of the host that have jobs' numbers
 	Agents  []Agent
+	Systemd string  // its version
 	Fleet   Problem // the agents' folder can't be trusted
 
 	// The container's.
@@ -88,10 +89,11 @@ type Engine struct {
 	CPUs     int
 	Memory   int64
 
-	Exposed    []string // where it takes orders from the network, of anybody
-	Mapped     string   // how users of containers become others: rootless, userns
-	Unconfined bool     // no seccomp profile
-	Restores   bool     // containers outlive it
+	Exposed    []string      // where it takes orders from the network, of anybody
+	Mapped     string        // how users of containers become others: rootless, userns
+	Unconfined bool          // no seccomp profile
+	Stop       time.Duration // how long systemd lets it stop; 0: not known
+	Restores   bool          // containers outlive it
 }
 
 // Answers tells whether what docker says of the engine is known.
@@ -232,6 +234,7 @@ type Running struct {
 type Unit struct {
 	Asked    bool
 	Missing  bool
+	Load     string
 	Active   string
 	Sub      string
 	Enabled  string

@@ -19,17 +19,20 @@ func Judge(f Facts) Report {
 		if c.place != "" && c.place != f.Place {
 			continue
 		}
-		if cause := r.cause(c, ""); cause != "" {
+		if cause := r.cause(c, nil); cause != "" {
 			r.Skipped = append(r.Skipped, Skip{c.id, cause})
 			continue
 		}
 		r.Checks++
 		for _, found := range c.run(&f) {
-			if cause := r.cause(c, found.agent); cause != "" {
+			if found.agent != "" {
+				found.about = []string{found.agent}
+			}
+			if cause := r.cause(c, found.about); cause != "" {
 				r.Skipped = append(r.Skipped, Skip{c.id, cause})
 				continue
 			}
-			r.Findings = append(r.Findings, Finding{c.id, c.severity, found.agent, found.What, c.why, cmp.Or(found.Fix, c.fix), found.both})
+			r.Findings = append(r.Findings, Finding{c.id, c.severity, found.agent, found.What, c.why, cmp.Or(found.Fix, c.fix), found.about})
 		}
 	}
 	if f.GPU != nil {
@@ -42,11 +45,12 @@ func Judge(f Facts) Report {
 	return r
 }
 
-// cause is the finding of which this check's would be effects: of the agent's, or,
-// with or without one, of the whole host.
-func (r Report) cause(c check, agent string) string {
+// cause is the finding of which this check's would be effects: of the whole host, or
+// of all agents that these would be about. No agents: the whole host, too.
+func (r Report) cause(c check, agents []string) string {
 	for _, f := range r.Findings {
-		if about := append(f.both, f.Agent); about[0] != "" && (agent == "" || !slices.Contains(about, agent)) {
+		other := func(agent string) bool { return !slices.Contains(f.about, agent) }
+		if len(f.about) > 0 && (len(agents) == 0 || slices.ContainsFunc(agents, other)) {
 			continue
 		}
 		for _, after := range c.after {

@@ -35,9 +35,14 @@ func cgroupDriver(f *Facts) []found {
 	return one("the cgroup driver is systemd, and nvidia-container-toolkit %s works in legacy mode for %s", t.Version, names(f.of(true)))
 }
 
+// ofThese is a finding about agents that its words name: it is no cause for others.
+func ofThese(agents []string, format string, args ...any) []found {
+	return []found{{about: agents, Problem: Problem{What: fmt.Sprintf(format, args...)}}}
+}
+
 func driverMissing(f *Facts) []found {
 	if agents := f.of(false); f.Driver.Version == "" && len(agents) > 0 {
-		return one("there is no /proc/driver/nvidia/version, and NVIDIA GPUs are for %s", names(agents))
+		return ofThese(agents, "there is no /proc/driver/nvidia/version, and NVIDIA GPUs are for %s", names(agents))
 	}
 	return nil
 }
@@ -46,10 +51,15 @@ func driverMismatch(f *Facts) []found {
 	if !f.Driver.Differs {
 		return nil
 	}
-	return one("the driver that is loaded is %s: %s", f.Driver.Version, f.Driver.Silent.What)
+	return ofThese(f.of(false), "the driver that is loaded is %s: %s", f.Driver.Version, f.Driver.Silent.What)
 }
 
-func driverSilent(f *Facts) []found { return if1(f.Driver.Silent) }
+func driverSilent(f *Facts) []found {
+	if f.Driver.Silent.What == "" {
+		return nil
+	}
+	return []found{{about: f.of(false), Problem: f.Driver.Silent}}
+}
 
 func driverOld(f *Facts) []found {
 	return each(f, func(a Agent) (p Problem) {
@@ -65,7 +75,7 @@ func toolkitMissing(f *Facts) []found {
 	switch {
 	case len(agents) == 0:
 	case f.Toolkit.Missing:
-		return one("NVIDIA GPUs are for %s", names(agents))
+		return ofThese(agents, "NVIDIA GPUs are for %s", names(agents))
 	case f.Toolkit.Silent != "":
 		return one("nvidia-ctk: %s", f.Toolkit.Silent)
 	}
@@ -94,7 +104,7 @@ func toolkitMode(f *Facts) (all []found) {
 
 func dockerRuntime(f *Facts) []found {
 	if agents := f.of(true); f.Engine.Answers() && len(agents) > 0 && !slices.Contains(f.Engine.Runtimes, "nvidia") {
-		return one("it knows %s; the runtime nvidia is for %s", names(f.Engine.Runtimes), names(agents))
+		return ofThese(agents, "it knows %s; the runtime nvidia is for %s", names(f.Engine.Runtimes), names(agents))
 	}
 	return nil
 }

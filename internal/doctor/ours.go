@@ -113,7 +113,7 @@ func credentialUnloaded(f *Facts) (all []found) {
 			continue
 		}
 		name := strings.TrimSuffix(path.Base(c.Path), ".cred")
-		all = append(all, found{both: c.Unloaded, Problem: Problem{
+		all = append(all, found{about: c.Unloaded, Problem: Problem{
 			fmt.Sprintf("%s: the units of %s have no LoadCredentialEncrypted=%s:", c.Path, names(c.Unloaded), name),
 			fmt.Sprintf("systemctl edit buildkite-agent@: [Service] LoadCredentialEncrypted=%s:%s; /usr/share/juliagpu-secrets/systemd/encrypted.conf is an example", name, c.Path),
 		}})

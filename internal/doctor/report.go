@@ -38,7 +38,7 @@ type Finding struct {
 	Why      string   `json:"why"`
 	Fix      string   `json:"fix"`
 
-	both []string // agents that it is about, where there are two
+	about []string // the agents that it is about; none: the whole host
 }
 
 // A Skip is a check that was not made, since what it finds would follow from

@@ -26,6 +26,37 @@ func unitMissing(f *Facts) []found {
 	})
 }
 
+func unitBroken(f *Facts) []found {
+	return units(f, func(a Agent) (p Problem) {
+		switch unit := unitOf(a); a.Unit.Load {
+		case "masked":
+			p = Problem{unit + " is masked", "systemctl unmask " + unit + "; systemctl enable --now " + unit + "; or juliagpu agent remove " + a.Name}
+		case "bad-setting", "error":
+			p = Problem{unit + ": " + a.Unit.Load, "systemd-analyze verify " + unit + ".service says in which line; correct it there, then systemctl daemon-reload"}
+		}
+		return p
+	})
+}
+
+// systemdOld: LoadCredential= is of systemd 247, that of a folder of 250, and so is
+// LoadCredentialEncrypted= (systemd.exec(5)). What it does not know at all it leaves out,
+// and agent prepare reads the folder.
+func systemdOld(f *Facts) []found {
+	if !older(f.Systemd, "250") {
+		return nil
+	}
+	var agents []string
+	for _, a := range f.Agents {
+		if l := a.Unit.Loads; l != nil && (l.Folder && !older(f.Systemd, "247") || len(l.Encrypted) > 0) {
+			agents = append(agents, a.Name)
+		}
+	}
+	if agents == nil {
+		return nil
+	}
+	return ofThese(agents, "systemd %s, and the units of %s load the folder of credentials, or encrypted ones", f.Systemd, names(agents))
+}
+
 func unitReload(f *Facts) []found {
 	return units(f, func(a Agent) (p Problem) {
 		if a.Unit.Reload {
@@ -51,8 +82,8 @@ func unitEdited(f *Facts) []found {
 
 func unitDisabled(f *Facts) []found {
 	return units(f, func(a Agent) (p Problem) {
-		if a.Unit.Enabled == "disabled" || a.Unit.Enabled == "masked" {
-			p = Problem{unitOf(a) + " is " + a.Unit.Enabled, "systemctl enable " + unitOf(a) + ", or juliagpu agent remove " + a.Name}
+		if a.Unit.Enabled == "disabled" {
+			p = Problem{unitOf(a) + " is disabled, and " + a.Unit.Active, "systemctl enable " + unitOf(a) + ", or juliagpu agent remove " + a.Name}
 		}
 		return p
 	})
@@ -84,7 +115,7 @@ func unitFailed(f *Facts) []found {
 
 func unitStopped(f *Facts) []found {
 	return units(f, func(a Agent) (p Problem) {
-		if a.Unit.Active == "inactive" {
+		if a.Unit.Active == "inactive" && a.Unit.Enabled != "disabled" {
 			p = Problem{unitOf(a) + " is not running", "systemctl start " + unitOf(a) + ", if nobody drained it"}
 		}
 		return p

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -467,4 +468,13 @@ func TestRemedies(t *testing.T) {
 	r := doctor.Judge(Facts(m, Ask{}))
 	require.Equal(t, "engine.missing", r.Findings[0].ID, r.Text(0, false, 0))
 	require.Contains(t, r.Findings[0].What, "/usr/bin/docker: permission denied")
+}
+
+// TestSpan: spans as systemctl shows them.
+func TestSpan(t *testing.T) {
+	for text, want := range map[string]time.Duration{"1min 30s": 90 * time.Second, "6h 5min": 6*time.Hour + 5*time.Minute, "infinity": math.MaxInt64, "1d": 24 * time.Hour, "500ms": time.Second / 2, "0": 0, "": 0} {
+		got, err := span(text)
+		require.Equal(t, want, got, text)
+		require.Equal(t, text == "0", err != nil, text)
+	}
 }

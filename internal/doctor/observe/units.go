@@ -1,8 +1,13 @@
 package observe
 
 import (
+	"cmp"
+	"errors"
+	"math"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
@@ -14,7 +19,7 @@ func (o *observer) units(agents []*doctor.Agent) {
 	if !o.there("/run/systemd/system") {
 		return
 	}
-	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,FragmentPath,DropInPaths,NeedDaemonReload", "--", "docker.service"}
+	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,FragmentPath,DropInPaths,NeedDaemonReload,TimeoutStopUSec", "--", "docker.service"}
 	for _, a := range agents {
 		args = append(args, "buildkite-agent@"+a.Name+".service")
 	}
@@ -22,6 +27,12 @@ func (o *observer) units(agents []*doctor.Agent) {
 	if answer.why() != "" {
 		o.unread("systemctl: " + answer.why())
 		return
+	}
+	version := o.Run("systemctl", "--version")
+	if fields := strings.Fields(firstLine(string(version.Out))); version.why() == "" && len(fields) > 1 { // systemd 255 (255.4-1ubuntu8)
+		o.facts.Systemd = escape.Text(fields[1])
+	} else {
+		o.unread("systemctl --version: " + cmp.Or(version.why(), "an answer that makes no sense"))
 	}
 	for _, block := range strings.Split(strings.TrimSpace(string(answer.Out)), "\n\n") {
 		is := map[string]string{}
@@ -49,11 +60,35 @@ func (o *observer) service(is map[string]string) {
 	default: // masked, bad-setting
 		o.facts.Engine.Service = escape.Text(load)
 	}
+	stop, err := span(is["TimeoutStopUSec"])
+	if is["LoadState"] == "loaded" && err != nil {
+		o.unread("TimeoutStopUSec of docker.service: " + err.Error())
+	}
+	o.facts.Engine.Stop = stop
+}
+
+// span reads a span of time as systemctl shows it: 1min 30s, infinity.
+func span(text string) (time.Duration, error) {
+	if text == "infinity" {
+		return math.MaxInt64, nil
+	}
+	units := map[string]string{"y": "8766h", "month": "730h30m", "w": "168h", "d": "24h", "h": "1h", "min": "1m", "s": "1s", "ms": "1ms", "us": "1us"}
+	var sum time.Duration
+	for _, field := range strings.Fields(text) {
+		digits := strings.IndexFunc(field, func(r rune) bool { return r < '0' || r > '9' })
+		n, err := strconv.Atoi(field[:max(digits, 0)])
+		unit, unitErr := time.ParseDuration(units[field[max(digits, 0):]])
+		if err != nil || unitErr != nil {
+			return 0, errors.New("not a span of time")
+		}
+		sum += time.Duration(n) * unit
+	}
+	return sum, nil
 }
 
 // unit is an agent's, by the properties that systemctl shows of it.
 func (o *observer) unit(u *doctor.Unit, is map[string]string) {
-	u.Asked, u.Missing = true, is["LoadState"] == "not-found"
+	u.Asked, u.Load, u.Missing = true, is["LoadState"], is["LoadState"] == "not-found"
 	u.Active, u.Sub, u.Enabled, u.Result, u.Status = is["ActiveState"], is["SubState"], is["UnitFileState"], is["Result"], is["ExecMainStatus"]
 	u.Reload = is["NeedDaemonReload"] == "yes"
 	if path := is["FragmentPath"]; strings.HasPrefix(path, "/etc/") {
@@ -65,7 +100,7 @@ func (o *observer) unit(u *doctor.Unit, is map[string]string) {
 			u.DropIns = append(u.DropIns, escape.Text(filepath.Base(path)))
 		}
 	}
-	if is["FragmentPath"] != "" {
+	if u.Load == "loaded" && is["FragmentPath"] != "" {
 		u.Loads = o.loads(append([]string{is["FragmentPath"]}, dropIns...))
 	}
 }
