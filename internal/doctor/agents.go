@@ -33,6 +33,8 @@ func agentIncomplete(f *Facts) []found {
 
 func agentCompose(f *Facts) []found { return each(f, func(a Agent) Problem { return a.Compose }) }
 
+func agentRender(f *Facts) []found { return each(f, func(a Agent) Problem { return a.Render }) }
+
 func agentProject(f *Facts) (all []found) {
 	for i, a := range f.Agents {
 		for _, b := range f.Agents[:i] {

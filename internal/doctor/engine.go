@@ -30,11 +30,11 @@ func engineDown(f *Facts) []found {
 		return nil
 	}
 	p := Problem{What: e.Down}
-	if e.Service != "" {
-		p.What += "; docker.service is " + e.Service
+	if f.Service.State != "" {
+		p.What += "; docker.service is " + f.Service.State
 	}
 	switch {
-	case e.Service == "masked":
+	case f.Service.State == "masked":
 		p.Fix = "systemctl unmask docker.service docker.socket; systemctl start docker"
 	case strings.HasPrefix(e.Down, "docker info: "):
 		p.Fix = "docker info shows all that it says; journalctl -u docker says more"
@@ -53,8 +53,8 @@ func engineOld(f *Facts) []found {
 // does not let it, the next dockerd sends each of them a second SIGTERM, upon which an
 // agent cancels its job.
 func engineStop(f *Facts) []found {
-	if e := f.Engine; e.Stop > 0 && e.Stop < time.Hour && !e.Restores && len(f.Agents) > 0 {
-		return one("docker.service has %s to stop", e.Stop)
+	if stop := f.Service.Stop; stop > 0 && stop < time.Hour && !f.Engine.Restores && len(f.Agents) > 0 {
+		return one("docker.service has %s to stop", stop)
 	}
 	return nil
 }

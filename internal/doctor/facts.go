@@ -48,6 +48,7 @@ type Facts struct {
 
 	// The host's.
 	Engine  Engine
+	Service Service
 	Compose Tool
 	Socket  Socket
 	Toolkit Toolkit
@@ -77,7 +78,6 @@ type Engine struct {
 	Instead Problem // what there is in its place
 	Down    string  // why the engine does not answer
 	Hangs   string  // the command that says nothing
-	Service string  // state of docker.service, where systemd knows; empty: well
 	Driver  string  // of cgroups
 	Cgroup  string  // version
 	RunC    string
@@ -89,15 +89,20 @@ type Engine struct {
 	CPUs     int
 	Memory   int64
 
-	Exposed    []string      // where it takes orders from the network, of anybody
-	Mapped     string        // how users of containers become others: rootless, userns
-	Unconfined bool          // no seccomp profile
-	Stop       time.Duration // how long systemd lets it stop; 0: not known
-	Restores   bool          // containers outlive it
+	Exposed    []string // where it takes orders from the network, of anybody
+	Mapped     string   // how users of containers become others: rootless, userns
+	Unconfined bool     // no seccomp profile
+	Restores   bool     // containers outlive it
 }
 
 // Answers tells whether what docker says of the engine is known.
 func (e Engine) Answers() bool { return e.Version != "" && e.Down == "" && e.Hangs == "" }
+
+// A Service is docker.service, where systemd knows it.
+type Service struct {
+	State string        // empty: well
+	Stop  time.Duration // how long it may take to stop; 0: not known
+}
 
 // A Socket is the engine's: who can write to it is root.
 type Socket struct {
@@ -112,25 +117,36 @@ type Toolkit struct {
 	Tool
 	Mode      string // of its runtime; empty: its default
 	NoCgroups bool
-	NoEnv     bool   // it ignores NVIDIA_VISIBLE_DEVICES
-	Spec      string // the CDI specification that is there
+	NoEnv     bool // it ignores NVIDIA_VISIBLE_DEVICES
+	Specs     []Spec
+}
+
+// A Spec is a CDI specification of NVIDIA's GPUs.
+type Spec struct {
+	Dir, Path string
+	Devices   []string // by the names that it gives them
+	Drivers   []string // versions of the driver whose files it mounts
 }
 
 // A Driver is NVIDIA's: its version, and why nvidia-smi says nothing.
 type Driver struct {
 	Version string
+	Hangs   bool // its files in /proc do
 	Silent  Problem
 	Differs bool // from its library: it was upgraded and not loaded
 }
 
-// A Disk is a file system that fills up.
+// A Disk is a file system that fills up: bytes, and files (inodes), of which it may
+// have no number.
 type Disk struct {
-	Path        string
-	Free, Total uint64
+	Path             string
+	Free, Total      uint64
+	FreeFiles, Files uint64
 }
 
 // A Clock is whether the kernel's is kept right, and how far it is from Buildkite's.
 type Clock struct {
+	Unknown  bool // the kernel does not say
 	Unsynced bool
 	Asked    bool // Buildkite answered
 	Off      time.Duration
@@ -205,6 +221,7 @@ type Agent struct {
 	Policy    Policy
 
 	Compose   Problem // why Compose does not start it
+	Render    Problem // its group of render nodes
 	Image     Image
 	Container *Running
 	Unit      Unit

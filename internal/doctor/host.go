@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
@@ -20,11 +21,22 @@ func swapOn(f *Facts) []found {
 	return one("swap: %s", names(f.Swap))
 }
 
+// diskFull: a gigabyte is little on a disk, and a lot in memory.
 func diskFull(f *Facts) (all []found) {
 	for _, d := range f.Disks {
-		if d.Free < 1<<30 || d.Free < d.Total/50 {
-			all = append(all, one("%s: %s of %s are free", d.Path, fleet.Bytes(int64(d.Free)), fleet.Bytes(int64(d.Total)))...)
+		p := Problem{}
+		switch {
+		case d.Free < min(1<<30, d.Total/10) || d.Free < d.Total/50:
+			p.What = fmt.Sprintf("%s: %s of %s are free", d.Path, fleet.Bytes(int64(d.Free)), fleet.Bytes(int64(d.Total)))
+		case d.FreeFiles < d.Files/50:
+			p.What = fmt.Sprintf("%s: of %d files (inodes) %d are free", d.Path, d.Files, d.FreeFiles)
+		default:
+			continue
 		}
+		if d.Path == "/run" {
+			p.Fix = "du -xsh /run/* says what fills it, in memory"
+		}
+		all = append(all, found{Problem: p})
 	}
 	return all
 }

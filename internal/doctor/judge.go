@@ -120,7 +120,13 @@ func partial(f *Facts) []found {
 	return one("uid %d does not see %s", f.UID, names(f.Hidden))
 }
 
-func unread(f *Facts) []found { return ifs(f.Unread) }
+func unread(f *Facts) []found {
+	all := ifs(f.Unread)
+	if f.Toolkit.Silent != "" && len(f.of(false)) > 0 {
+		all = append(all, one("nvidia-ctk: %s", f.Toolkit.Silent)...)
+	}
+	return all
+}
 
 // seen is a line for each thing that was looked at, from top to bottom.
 func seen(f *Facts) (all []Seen) {
@@ -152,7 +158,10 @@ func seen(f *Facts) (all []Seen) {
 		}
 	}
 	clock := "kept right"
-	if f.Clock.Unsynced {
+	switch {
+	case f.Clock.Unknown:
+		clock = "the kernel does not say whether it is kept right"
+	case f.Clock.Unsynced:
 		clock = "nothing keeps it right"
 	}
 	if f.Clock.Asked {

@@ -25,23 +25,13 @@ func (f *Facts) of(runtime bool) (all []string) {
 	return all
 }
 
-// cgroupDriver: see docs/gpu.md, gpu.denied.
-func cgroupDriver(f *Facts) []found {
-	t := f.Toolkit
-	legacy := t.Mode == "legacy" || (t.Mode == "" || t.Mode == "auto") && older(t.Version, "1.18")
-	if f.Engine.Driver != "systemd" || !legacy || len(f.of(true)) == 0 {
-		return nil
-	}
-	return one("the cgroup driver is systemd, and nvidia-container-toolkit %s works in legacy mode for %s", t.Version, names(f.of(true)))
-}
-
 // ofThese is a finding about agents that its words name: it is no cause for others.
 func ofThese(agents []string, format string, args ...any) []found {
 	return []found{{about: agents, Problem: Problem{What: fmt.Sprintf(format, args...)}}}
 }
 
 func driverMissing(f *Facts) []found {
-	if agents := f.of(false); f.Driver.Version == "" && len(agents) > 0 {
+	if agents := f.of(false); f.Driver.Version == "" && !f.Driver.Hangs && len(agents) > 0 {
 		return ofThese(agents, "there is no /proc/driver/nvidia/version, and NVIDIA GPUs are for %s", names(agents))
 	}
 	return nil
@@ -71,13 +61,8 @@ func driverOld(f *Facts) []found {
 }
 
 func toolkitMissing(f *Facts) []found {
-	agents := f.of(false)
-	switch {
-	case len(agents) == 0:
-	case f.Toolkit.Missing:
+	if agents := f.of(false); len(agents) > 0 && f.Toolkit.Missing {
 		return ofThese(agents, "NVIDIA GPUs are for %s", names(agents))
-	case f.Toolkit.Silent != "":
-		return one("nvidia-ctk: %s", f.Toolkit.Silent)
 	}
 	return nil
 }
@@ -89,17 +74,39 @@ func toolkitOld(f *Facts) []found {
 	return nil
 }
 
+// legacy tells whether NVIDIA's runtime adds devices behind runc's back: up to 1.17 it
+// does unless told otherwise.
+func (t Toolkit) legacy() bool {
+	return t.Mode == "legacy" || (t.Mode == "" || t.Mode == "auto") && older(t.Version, "1.18")
+}
+
 func toolkitMode(f *Facts) (all []found) {
-	if len(f.of(true)) == 0 {
+	agents, t := f.of(true), f.Toolkit
+	if len(agents) == 0 {
 		return nil
 	}
-	if f.Toolkit.NoCgroups {
-		all = append(all, one("no-cgroups = true: the kernel refuses the GPU to every container")...)
+	switch t.Mode {
+	case "", "auto", "legacy", "cdi", "jit-cdi":
+	case "csv":
+		all = append(all, ofThese(agents, "mode = \"csv\": it is for Tegra, and knows no GPU by its UUID")...)
+	default:
+		all = append(all, ofThese(agents, "mode = %q: there is no such mode", t.Mode)...)
 	}
-	if f.Toolkit.NoEnv {
-		all = append(all, one("accept-nvidia-visible-devices-envvar-when-unprivileged = false: NVIDIA_VISIBLE_DEVICES, by which agents name their GPU, does not count")...)
+	if t.NoCgroups && t.legacy() {
+		all = append(all, ofThese(agents, "no-cgroups = true: the kernel refuses the GPU to every container")...)
+	}
+	if t.NoEnv {
+		all = append(all, ofThese(agents, "accept-nvidia-visible-devices-envvar-when-unprivileged = false: NVIDIA_VISIBLE_DEVICES, by which agents name their GPU, does not count")...)
 	}
 	return all
+}
+
+// cgroupDriver: see docs/gpu.md, gpu.denied.
+func cgroupDriver(f *Facts) []found {
+	if agents := f.of(true); f.Engine.Driver == "systemd" && f.Toolkit.legacy() && len(agents) > 0 {
+		return ofThese(agents, "the cgroup driver is systemd, and nvidia-container-toolkit %s works in legacy mode for %s", f.Toolkit.Version, names(agents))
+	}
+	return nil
 }
 
 func dockerRuntime(f *Facts) []found {
@@ -109,20 +116,81 @@ func dockerRuntime(f *Facts) []found {
 	return nil
 }
 
-func cdiMissing(f *Facts) []found {
-	var agents []string
+// NVIDIAs are the folders in which NVIDIA's runtime looks for specifications.
+var NVIDIAs = []string{"/etc/cdi", "/var/run/cdi"}
+
+// byCDI are the agents that get their GPU by CDI: from the engine, whose kind says so,
+// and from NVIDIA's runtime, where that is in mode cdi.
+func (f *Facts) byCDI() (engine, runtime []string) {
 	for _, a := range f.Agents {
 		if a.Settings != nil && a.Settings.Kind == "nvidia-cdi" {
-			agents = append(agents, a.Name)
+			engine = append(engine, a.Name)
 		}
 	}
+	if f.Toolkit.Mode == "cdi" {
+		runtime = f.of(true)
+	}
+	return engine, runtime
+}
+
+// specs are the specifications in folders.
+func (f *Facts) specs(dirs []string) (all []Spec) {
+	for _, s := range f.Toolkit.Specs {
+		if slices.Contains(dirs, s.Dir) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func cdiMissing(f *Facts) (all []found) {
+	engine, runtime := f.byCDI()
 	switch {
-	case len(agents) == 0 || !f.Engine.Answers():
+	case len(engine) == 0 || !f.Engine.Answers():
 	case len(f.Engine.CDI) == 0:
-		return []found{{Problem: Problem{fmt.Sprintf("Docker %s does not do CDI, which is for %s", f.Engine.Version, names(agents)),
-			`Docker 28.2 or later does; from 25 on with "features": {"cdi": true} in /etc/docker/daemon.json`}}}
-	case f.Toolkit.Spec == "":
-		return one("no specification in %s; CDI is for %s", names(f.Engine.CDI), names(agents))
+		all = append(all, found{about: engine, Problem: Problem{fmt.Sprintf("Docker %s does not do CDI, which is for %s", f.Engine.Version, names(engine)),
+			`Docker 28.2 or later does; from 25 on with "features": {"cdi": true} in /etc/docker/daemon.json`}})
+	case len(f.specs(f.Engine.CDI)) == 0:
+		all = append(all, ofThese(engine, "no specification of nvidia.com/gpu in %s; CDI is for %s", names(f.Engine.CDI), names(engine))...)
+	}
+	if len(runtime) > 0 && len(f.specs(NVIDIAs)) == 0 {
+		all = append(all, ofThese(runtime, "no specification of nvidia.com/gpu in %s, and NVIDIA's runtime is in mode cdi, for %s", names(NVIDIAs), names(runtime))...)
+	}
+	return all
+}
+
+func cdiStale(f *Facts) (all []found) {
+	engine, runtime := f.byCDI()
+	for _, s := range f.Toolkit.Specs {
+		if driver := f.Driver.Version; len(engine)+len(runtime) > 0 && driver != "" && len(s.Drivers) > 0 && !slices.Contains(s.Drivers, driver) {
+			all = append(all, ofThese(slices.Concat(engine, runtime), "%s mounts the files of driver %s, and %s is loaded", s.Path, names(s.Drivers), driver)...)
+		}
+	}
+	for _, a := range f.Agents {
+		dirs := f.Engine.CDI
+		if slices.Contains(runtime, a.Name) {
+			dirs = NVIDIAs
+		} else if !slices.Contains(engine, a.Name) {
+			continue
+		}
+		for _, gpu := range a.Settings.GPUs {
+			if !slices.ContainsFunc(f.specs(dirs), func(s Spec) bool { return slices.Contains(s.Devices, gpu) }) {
+				all = append(all, found{agent: a.Name, Problem: Problem{What: "no specification has nvidia.com/gpu=" + gpu}})
+			}
+		}
+	}
+	return all
+}
+
+// runcDevices: with the cgroup driver systemd, runc 1.1.3 to 1.1.6 leave out the rule of
+// a device that has no link in /dev/char (its changelog, 1.1.7). NVIDIA's have none.
+func runcDevices(f *Facts) []found {
+	agents, _ := f.byCDI()
+	if !f.Toolkit.legacy() {
+		agents = append(agents, f.of(true)...)
+	}
+	if version := f.Engine.RunC; len(agents) > 0 && f.Engine.Driver == "systemd" && version != "" && !older(version, "1.1.3") && older(version, "1.1.7") {
+		return ofThese(agents, "runc %s, and the cgroup driver is systemd; GPUs are for %s", version, names(agents))
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ func (o *observer) agents() (all []*doctor.Agent) {
 				a.Incomplete = append(a.Incomplete, path)
 			}
 		}
+		o.render(a)
 		o.started(a, e.Name())
 	}
 	return all
@@ -73,6 +74,23 @@ func (o *observer) templates() string {
 		}
 	}
 	return "/usr/share/juliagpu-secrets/compose"
+}
+
+// render holds an agent's group of render nodes against that of its GPU's. Kinds whose
+// GPU has no PCI address in .env have none in their template, or NVIDIA's.
+func (o *observer) render(a *doctor.Agent) {
+	s := a.Settings
+	if s == nil || s.Kind != "amd" && s.Kind != "intel" || len(s.GPUs) != 1 || s.Render == 0 {
+		return
+	}
+	node := "/dev/dri/by-path/pci-" + s.GPUs[0] + "-render"
+	info, err := os.Stat(o.path(node))
+	if err != nil {
+		return // another finding's
+	}
+	if _, gid := ownerOf(info); gid != s.Render {
+		a.Render = doctor.Problem{What: fmt.Sprintf("AGENT_RENDER_GID=%d, and %s is of group %d", s.Render, node, gid), Fix: fmt.Sprintf("AGENT_RENDER_GID=%d in its .env, and restart the agent", gid)}
+	}
 }
 
 // started looks at the folder of an agent's credentials, and at its failures in a row.

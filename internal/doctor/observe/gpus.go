@@ -3,7 +3,6 @@ package observe
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,7 +15,8 @@ import (
 // gpus finds what agents are to have.
 func (o *observer) gpus(agents []*doctor.Agent) {
 	d := &o.facts.Driver
-	h := gpu.Hardware{Facts: gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)), Now: o.Now()}
+	is, ok := within(o.Patience, o.Devices)
+	h := gpu.Hardware{Facts: is, Now: o.Now()}
 	d.Version = h.NVIDIA.Driver
 	var intents []gpu.Intent
 	divides, asks := false, false
@@ -36,7 +36,12 @@ func (o *observer) gpus(agents []*doctor.Agent) {
 		if err != nil {
 			o.silent(err)
 		}
-		h.Facts = gpuobserve.Devices(os.DirFS(o.Root).(fs.ReadLinkFS)) // nvidia-smi loads what is not
+		h.Facts, ok = within(o.Patience, o.Devices) // nvidia-smi loads what is not
+	}
+	if !ok {
+		d.Hangs = true
+		o.unread("what drivers show in /proc and /sys: no answer in time")
+		return
 	}
 	for _, i := range intents {
 		a := agents[slices.IndexFunc(agents, func(a *doctor.Agent) bool { return a.Name == i.Agent })]

@@ -7,6 +7,7 @@ import (
 	"context"
 	"debug/buildinfo"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 )
@@ -25,13 +27,13 @@ type Machine struct {
 	Root string // its root directory
 	UID  int
 	// Run runs docker and the like, found in folders of root's.
-	Run func(program string, args ...string) Answer
-	SMI func(args ...string) ([]byte, error) // nvidia-smi
-	// Space is what the file system of a path has.
-	Space  func(path string) (free, total uint64, err error)
-	Synced func() (bool, error)              // whether the kernel's clock is
-	Build  func(path string) (string, error) // what a program was built from
-	Now    func() time.Time
+	Run     func(program string, args ...string) Answer
+	SMI     func(args ...string) ([]byte, error) // nvidia-smi
+	Devices func() gpu.Facts                     // what drivers show in /proc and /sys
+	Space   func(path string) (Space, error)
+	Synced  func() (bool, error)              // whether the kernel's clock is
+	Build   func(path string) (string, error) // what a program was built from
+	Now     func() time.Time
 	// Patience is for questions to the kernel that a disk or a driver may never answer.
 	Patience time.Duration
 }
@@ -66,7 +68,7 @@ func (a Answer) why() string {
 // This is this machine.
 func This() Machine {
 	return Machine{
-		Root: "/", UID: os.Getuid(), Run: runner{patience}.run, SMI: smi, Space: space, Build: build, Now: time.Now, Synced: synced, Patience: 5 * time.Second,
+		Root: "/", UID: os.Getuid(), Run: runner{patience}.run, SMI: smi, Devices: devices("/"), Space: space, Build: build, Now: time.Now, Synced: synced, Patience: 5 * time.Second,
 	}
 }
 
@@ -189,10 +191,28 @@ func smi(args ...string) ([]byte, error) {
 	return gpuobserve.HostSMI(path)(args...)
 }
 
-func space(path string) (free, total uint64, err error) {
-	var st unix.Statfs_t
-	err = unix.Statfs(path, &st)
-	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), err
+func devices(root string) func() gpu.Facts {
+	return func() gpu.Facts { return gpuobserve.Devices(os.DirFS(root).(fs.ReadLinkFS)) }
+}
+
+// A Space is what the file system of a path has: bytes, and files (inodes).
+type Space struct {
+	Device           uint64
+	Free, Total      uint64
+	FreeFiles, Files uint64
+}
+
+func space(path string) (Space, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(path, &disk); err != nil {
+		return Space{}, err
+	}
+	var file unix.Stat_t
+	if err := unix.Stat(path, &file); err != nil {
+		return Space{}, err
+	}
+	size := uint64(disk.Bsize)
+	return Space{uint64(file.Dev), disk.Bavail * size, disk.Blocks * size, disk.Ffree, disk.Files}, nil
 }
 
 // build is a program's version, and the Go that it was built with: what one make

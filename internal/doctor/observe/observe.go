@@ -50,9 +50,8 @@ func Facts(m Machine, ask Ask) doctor.Facts {
 	o.config()
 	o.hooks()
 	f.RunType = o.runType()
-	if synced, err := m.Synced(); err == nil {
-		f.Clock.Unsynced = !synced
-	}
+	synced, err := m.Synced()
+	f.Clock.Unknown, f.Clock.Unsynced = err != nil, err == nil && !synced
 	if f.Place == doctor.Container {
 		o.given()
 		o.api(o.tokenHere())
@@ -69,6 +68,7 @@ func Facts(m Machine, ask Ask) doctor.Facts {
 	o.swap()
 	group.Wait()
 	o.disks()
+	o.specs()
 	o.atRest(agents)
 	for _, a := range agents {
 		if ask.Agent == "" || a.Name == ask.Agent {

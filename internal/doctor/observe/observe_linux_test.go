@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	gpuobserve "github.com/juliagpu/secrets-buildkite-plugin/internal/gpu/observe"
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
@@ -38,7 +39,8 @@ var update = flag.Bool("update", false, "write the golden files anew; read them 
 //	@links     PATH TARGET
 //	@programs  programs of ours that are there
 //	@builds    PATH BUILD; others are of one build
-//	@space     what each disk has, free and in all: 500g 1000g
+//	@space     what each disk has, free and in all: 500g 1000g; with a PATH behind what
+//	           that one has, and with numbers of free and all files
 //	@clock     unsynced
 //	$ PROGRAM ARGUMENT…  what a program prints that begins so; in a first line
 //	           "!STATUS COMPLAINT" or "!hangs"
@@ -203,13 +205,10 @@ func (all fixture) machine(t testing.TB) Machine {
 			}
 			return a.Out, nil
 		},
-		Space: func(string) (free, total uint64, err error) {
-			var unit, units rune
-			_, err = fmt.Sscanf(all["@space"], "%d%c %d%c", &free, &unit, &total, &units)
-			shift := map[rune]int{'m': 20, 'g': 30}
-			return free << shift[unit], total << shift[units], err
-		},
-		Synced: func() (bool, error) { return all["@clock"] == "", nil },
+		Space:    func(path string) (Space, error) { return all.space(t, strings.TrimPrefix(path, root)) },
+		Devices:  devices(root),
+		Patience: time.Minute,
+		Synced:   func() (bool, error) { return all["@clock"] == "", nil },
 		Build: func(path string) (string, error) {
 			if b := builds[path]; b != "" {
 				return b, nil
@@ -220,6 +219,24 @@ func (all fixture) machine(t testing.TB) Machine {
 			return "v1.0.0, go1.26.0", nil
 		},
 	}
+}
+
+// space is what @space says of a path.
+func (all fixture) space(t testing.TB, path string) (s Space, err error) {
+	for i, line := range lines(all["@space"]) {
+		var unit, units rune
+		var of string
+		var is Space
+		if n, err := fmt.Sscanf(line, "%d%c %d%c %s %d %d", &is.Free, &unit, &is.Total, &units, &of, &is.FreeFiles, &is.Files); n < 4 {
+			return s, err
+		}
+		shift := map[rune]int{'m': 20, 'g': 30}
+		is.Free, is.Total, is.Device = is.Free<<shift[unit], is.Total<<shift[units], uint64(i)
+		if of == "" || of == path {
+			s = is
+		}
+	}
+	return s, nil
 }
 
 func fixtures(t testing.TB) (names []string) {
@@ -477,4 +494,41 @@ func TestSpan(t *testing.T) {
 		require.Equal(t, want, got, text)
 		require.Equal(t, text == "0", err != nil, text)
 	}
+}
+
+// TestHangs: a disk or a driver that does not answer is not waited for.
+func TestHangs(t *testing.T) {
+	f := load(t, "ok")
+	f["@info"] = `{"DockerRootDir":"/var/lib/docker"}`
+	f["var/lib/docker/x"] = ""
+	m := f.machine(t)
+	m.Patience = 100 * time.Millisecond
+	space, never := m.Space, make(chan struct{})
+	defer close(never)
+	m.Space = func(path string) (Space, error) {
+		if strings.HasSuffix(path, "/var/lib/docker") {
+			<-never
+		}
+		return space(path)
+	}
+	r := doctor.Judge(Facts(m, Ask{}))
+	require.Equal(t, doctor.StatusUnknown, r.Status(), r.Text(0, false, 0))
+	require.Equal(t, "/var/lib/docker: no answer in time", r.Findings[0].What)
+
+	m = load(t, "ok").machine(t)
+	m.Patience = 100 * time.Millisecond
+	m.Devices = func() gpu.Facts {
+		<-never
+		return gpu.Facts{}
+	}
+	r = doctor.Judge(Facts(m, Ask{}))
+	require.Equal(t, doctor.StatusUnknown, r.Status(), r.Text(0, false, 0))
+	require.Contains(t, r.Findings[0].What, "what drivers show")
+}
+
+// TestClock: what the kernel does not say is not well.
+func TestClock(t *testing.T) {
+	m := load(t, "ok").machine(t)
+	m.Synced = func() (bool, error) { return true, errors.ErrUnsupported }
+	require.Contains(t, doctor.Judge(Facts(m, Ask{})).Text(0, false, 0), "the kernel does not say")
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
@@ -133,22 +134,38 @@ func (o *observer) swap() {
 	}
 }
 
-// disks are those that jobs fill, each once.
+// disks are those that jobs fill, each once. None of them is waited for.
 func (o *observer) disks() {
-	f := &o.facts
-	seen := map[string]bool{}
-	for _, path := range []string{f.Engine.Root, "/var/lib/juliagpu-secrets", "/"} {
-		if path == "" || !o.there(path) {
-			continue
-		}
-		free, total, err := o.Space(path)
-		if err != nil {
-			o.unseen(path, &fs.PathError{Op: "statfs", Path: path, Err: err})
-			continue
-		}
-		if key := fmt.Sprint(free, total); total > 0 && !seen[key] {
-			seen[key] = true
-			f.Disks = append(f.Disks, doctor.Disk{Path: path, Free: free, Total: total})
+	paths := []string{o.facts.Engine.Root, "/var/lib/containerd", "/var/lib/juliagpu-secrets", "/", "/run"}
+	type answer struct {
+		there bool
+		Space
+		err error
+	}
+	answers, answered := make([]answer, len(paths)), make([]bool, len(paths))
+	var group sync.WaitGroup
+	for i, path := range paths {
+		group.Go(func() {
+			answers[i], answered[i] = within(o.Patience, func() (a answer) {
+				if a.there = path != "" && o.there(path); a.there {
+					a.Space, a.err = o.Space(o.path(path))
+				}
+				return a
+			})
+		})
+	}
+	group.Wait()
+	seen := map[uint64]bool{}
+	for i, a := range answers {
+		path := paths[i]
+		switch {
+		case !answered[i]:
+			o.unread(path + ": no answer in time")
+		case a.err != nil:
+			o.unseen(escape.Text(path), &fs.PathError{Op: "statfs", Path: path, Err: a.err})
+		case a.there && a.Total > 0 && !seen[a.Device]:
+			seen[a.Device] = true
+			o.facts.Disks = append(o.facts.Disks, doctor.Disk{Path: escape.Text(path), Free: a.Free, Total: a.Total, FreeFiles: a.FreeFiles, Files: a.Files})
 		}
 	}
 }

@@ -56,15 +56,15 @@ func (o *observer) service(is map[string]string) {
 	switch load, active := is["LoadState"], is["ActiveState"]; {
 	case load == "not-found" || load == "loaded" && active == "active":
 	case load == "loaded":
-		o.facts.Engine.Service = escape.Text(active)
+		o.facts.Service.State = escape.Text(active)
 	default: // masked, bad-setting
-		o.facts.Engine.Service = escape.Text(load)
+		o.facts.Service.State = escape.Text(load)
 	}
 	stop, err := span(is["TimeoutStopUSec"])
 	if is["LoadState"] == "loaded" && err != nil {
 		o.unread("TimeoutStopUSec of docker.service: " + err.Error())
 	}
-	o.facts.Engine.Stop = stop
+	o.facts.Service.Stop = stop
 }
 
 // span reads a span of time as systemctl shows it: 1min 30s, infinity.
