@@ -135,6 +135,8 @@ var checks = []check{
 		title: "a credential is encrypted, and an agent's unit does not load it", why: "systemd decrypts for a unit what that names, and the agent does not start without", fix: "LoadCredentialEncrypted= in a drop-in: systemctl edit buildkite-agent@"},
 	{id: "credential.readable", severity: Fault, run: credentialReadable,
 		title: "others than root can read a credential, or put another in its place", why: "with the identity every secret sealed to it can be read, with the token anybody's agent takes your jobs", fix: "chmod 600 it; if others have had it, make a new one"},
+	{id: "credential.other", severity: Fault, place: Host, run: credentialOther,
+		title: "others than root can read, or replace, a file beside the credentials", why: "units load all of their folder; and what was an identity opens what was sealed to it, for everybody", fix: "chmod 600 it, or take it away"},
 	{id: "credential.wrong", severity: Fault, place: Host, run: credentialWrong,
 		title: "a credential's file does not hold one", why: "no agent starts with it", fix: "put it there anew, the whole of it and nothing else"},
 	{id: "credential.plain", severity: Info, place: Host, run: credentialPlain,

@@ -95,7 +95,21 @@ func credentialMissing(f *Facts) []found {
 }
 
 func credentialReadable(f *Facts) []found {
-	return credentials(f, func(c Credential) Problem { return c.Open })
+	return credentials(f, func(c Credential) (p Problem) {
+		if c.Kind != NotNamed {
+			p = c.Open
+		}
+		return p
+	})
+}
+
+func credentialOther(f *Facts) []found {
+	return credentials(f, func(c Credential) (p Problem) {
+		if c.Kind == NotNamed {
+			p = c.Open
+		}
+		return p
+	})
 }
 
 func credentialTwice(f *Facts) []found {

@@ -3,12 +3,16 @@ package observe
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/doctor"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 )
 
 // engine asks docker: of itself, of Compose, and of the agents' images and containers.
@@ -59,7 +63,7 @@ func (o *observer) answers(version, info Answer) {
 			e.Instead = doctor.Problem{What: "docker is a snap, which can't read /etc/juliagpu-secrets", Fix: "snap remove docker; then install Docker Engine, from Docker's packages or the distribution's"}
 		}
 		return
-	case version.Err != nil:
+	case errors.Is(version.Err, fs.ErrPermission) || errors.Is(version.Err, syscall.ENOEXEC) || errors.Is(version.Err, rootfile.ErrUntrusted):
 		e.Missing, e.Instead = true, o.problem(version.Err)
 		e.Instead.Fix = cmp.Or(e.Instead.Fix, "install Docker Engine anew, from packages: docker is root's, of mode 755")
 		return

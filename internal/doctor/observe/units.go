@@ -127,7 +127,7 @@ func (o *observer) loads(files []string) *doctor.Loads {
 			case setting == "LoadCredential":
 				l.Folder = l.Folder || filepath.Clean(from) == atRest
 			default:
-				if !filepath.IsAbs(from) { // systemd.exec(5)
+				if from = cmp.Or(from, name); !filepath.IsAbs(from) { // systemd.exec(5)
 					from = "/etc/credstore.encrypted/" + from
 				}
 				if l.Encrypted == nil {
