@@ -116,8 +116,8 @@ func dockerRuntime(f *Facts) []found {
 	return nil
 }
 
-// NVIDIAs are the folders in which NVIDIA's runtime looks for specifications.
-var NVIDIAs = []string{"/etc/cdi", "/var/run/cdi"}
+// SpecDirs are the folders where NVIDIA's runtime looks for specifications.
+var SpecDirs = []string{"/etc/cdi", "/var/run/cdi"}
 
 // byCDI are the agents that get their GPU by CDI: from the engine, whose kind says so,
 // and from NVIDIA's runtime, where that is in mode cdi.
@@ -153,8 +153,8 @@ func cdiMissing(f *Facts) (all []found) {
 	case len(f.specs(f.Engine.CDI)) == 0:
 		all = append(all, ofThese(engine, "no specification of nvidia.com/gpu in %s; CDI is for %s", names(f.Engine.CDI), names(engine))...)
 	}
-	if len(runtime) > 0 && len(f.specs(NVIDIAs)) == 0 {
-		all = append(all, ofThese(runtime, "no specification of nvidia.com/gpu in %s, and NVIDIA's runtime is in mode cdi, for %s", names(NVIDIAs), names(runtime))...)
+	if len(runtime) > 0 && len(f.specs(SpecDirs)) == 0 {
+		all = append(all, ofThese(runtime, "no specification of nvidia.com/gpu in %s, and NVIDIA's runtime is in mode cdi, for %s", names(SpecDirs), names(runtime))...)
 	}
 	return all
 }
@@ -169,7 +169,7 @@ func cdiStale(f *Facts) (all []found) {
 	for _, a := range f.Agents {
 		dirs := f.Engine.CDI
 		if slices.Contains(runtime, a.Name) {
-			dirs = NVIDIAs
+			dirs = SpecDirs
 		} else if !slices.Contains(engine, a.Name) {
 			continue
 		}

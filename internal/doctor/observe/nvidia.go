@@ -64,7 +64,7 @@ var driverLibrary = regexp.MustCompile(`lib(?:cuda|nvidia-ml)\.so\.([0-9]+(?:\.[
 // runtime look for them: files of two kinds alone
 // (github.com/cncf-tags/container-device-interface, SPEC.md).
 func (o *observer) specs() {
-	dirs := slices.Concat(o.facts.Engine.CDI, doctor.NVIDIAs)
+	dirs := slices.Concat(o.facts.Engine.CDI, doctor.SpecDirs)
 	slices.Sort(dirs)
 	for _, dir := range slices.Compact(dirs) {
 		entries, err := os.ReadDir(o.path(dir))

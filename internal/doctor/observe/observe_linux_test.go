@@ -238,6 +238,12 @@ func TestDoors(t *testing.T) {
 func TestRemedies(t *testing.T) {
 	first := func(f fixture) doctor.Finding { return judged(t, f, Ask{}).Findings[0] }
 	require.Contains(t, first(load(t, "engine-masked")).Fix, "systemctl unmask docker.service")
+	require.Contains(t, first(load(t, "engine-hangs")).Fix, "dmesg")
+	require.Contains(t, first(load(t, "unit-masked")).Fix, "systemctl unmask buildkite-agent@gpuci.3")
+	require.Contains(t, first(load(t, "unit-broken")).Fix, "systemd-analyze verify buildkite-agent@gpuci.3.service")
+	require.Contains(t, first(load(t, "disk-run")).Fix, "du -xsh /run/*")
+	require.Contains(t, first(load(t, "disk-files")).What, "inodes")
+	require.Contains(t, first(load(t, "agent-render")).Fix, "AGENT_RENDER_GID=")
 	require.Contains(t, first(load(t, "engine-podman")).What, "Podman")
 	require.Contains(t, first(load(t, "engine-snap")).Fix, "snap remove docker")
 	require.Contains(t, first(load(t, "engine-slow")).What, "docker info says nothing")

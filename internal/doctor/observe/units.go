@@ -54,7 +54,7 @@ func (o *observer) units(agents []*doctor.Agent) {
 // service is the engine's, by the properties that systemctl shows of it.
 func (o *observer) service(is map[string]string) {
 	switch load, active := is["LoadState"], is["ActiveState"]; {
-	case load == "not-found" || load == "loaded" && active == "active":
+	case load == "" || load == "not-found" || load == "loaded" && active == "active":
 	case load == "loaded":
 		o.facts.Service.State = escape.Text(active)
 	default: // masked, bad-setting
