@@ -90,22 +90,44 @@ func (r Room) mounted() (bool, error) {
 	if own.Dev == above.Dev {
 		return false, nil
 	}
-	backing, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop/backing_file", unix.Major(own.Dev), unix.Minor(own.Dev)))
-	if strings.TrimSuffix(string(backing), "\n") != r.Image {
+	// The kernel has the path without links. A file that was removed is the room's all
+	// the same: fits has it made anew.
+	if file := backing(own.Dev); strings.TrimSuffix(file, deleted) != r.image() {
 		return false, fmt.Errorf("%s: something else is mounted there", r.Dir)
 	}
 	return true, nil
+}
+
+// deleted is what the kernel puts behind the path of a file that was removed.
+const deleted = " (deleted)"
+
+// backing is the file that a loop device is on; empty: it is none.
+func backing(dev uint64) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop/backing_file", unix.Major(dev), unix.Minor(dev)))
+	return strings.TrimSuffix(string(text), "\n")
+}
+
+// image is the room's file by a path without links.
+func (r Room) image() string {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(r.Image))
+	if err != nil {
+		return r.Image
+	}
+	return filepath.Join(dir, filepath.Base(r.Image))
 }
 
 // Unused makes sure that no container has the room: the error wraps ErrBusy. The
 // kernel knows, where an engine that is down or starting does not: its containers
 // live on.
 func (r Room) Unused() error {
-	var own unix.Stat_t
+	var own, above unix.Stat_t
 	if err := unix.Lstat(r.Dir, &own); err == unix.ENOENT {
 		return nil
-	} else if err != nil {
+	} else if err = errors.Join(err, unix.Lstat(filepath.Dir(r.Dir), &above)); err != nil {
 		return &fs.PathError{Op: "lstat", Path: r.Dir, Err: err}
+	}
+	if own.Dev == above.Dev {
+		return nil // not mounted: the device is that of all rooms, and who has the image, idle asks
 	}
 	name := fmt.Sprintf("%d:%d", unix.Major(own.Dev), unix.Minor(own.Dev))
 	paths, err := filepath.Glob("/proc/[0-9]*/mountinfo")
@@ -151,13 +173,14 @@ func (r Room) Remove() error {
 	return nil
 }
 
-// fits tells whether what is mounted is as it must be. It is read-only where the file
+// fits tells whether what is mounted is as it must be, and its file still there. It is read-only where the file
 // system had an error, as when the host's own was full: then e2fsck has to look at it.
 func (r Room) fits() bool {
-	var image unix.Stat_t
+	var own, image unix.Stat_t
 	var st unix.Statfs_t
 	const want = unix.ST_NOSUID | unix.ST_NODEV
-	return unix.Statfs(r.Dir, &st) == nil && st.Flags&(want|unix.ST_RDONLY) == want &&
+	return unix.Lstat(r.Dir, &own) == nil && !strings.HasSuffix(backing(own.Dev), deleted) &&
+		unix.Statfs(r.Dir, &st) == nil && st.Flags&(want|unix.ST_RDONLY) == want &&
 		unix.Lstat(r.Image, &image) == nil && image.Size == r.Size
 }
 

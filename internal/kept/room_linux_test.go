@@ -92,6 +92,20 @@ func (f *flat) lend(uid int, of job.Facts) {
 	require.NoError(f.t, lend(f.Jobs(), uid, Of(of, uid == trusted).key()))
 }
 
+// elsewhere is a process with mounts of its own, to which a directory is where
+// containers have the room.
+func (f *flat) elsewhere(dir string) {
+	f.t.Helper()
+	cmd := exec.Command("unshare", "--mount", "--propagation=private", "sh", "-ec",
+		"mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/juliagpu-secrets; mount --bind \"$0\" /var/lib/juliagpu-secrets; echo; exec sleep 100", dir)
+	out, err := cmd.StdoutPipe()
+	require.NoError(f.t, err)
+	require.NoError(f.t, cmd.Start())
+	f.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	_, err = out.Read(make([]byte, 1))
+	require.NoError(f.t, err)
+}
+
 // job is a shell's script, run as the user in the user's directory.
 func (f *flat) job(uid int, script string) string {
 	f.t.Helper()
@@ -342,6 +356,12 @@ func TestRoom(t *testing.T) {
 			require.NoError(t, unix.Unmount(f.Dir, 0))
 			require.NoError(t, os.Remove(f.Image))
 		}, says: func(f *flat) []string { return []string{f.Image + ": made"} }},
+		"removed while it is mounted": {spoil: func(t *testing.T, f *flat) { require.NoError(t, os.Remove(f.Image)) },
+			says: func(f *flat) []string { return []string{f.Image + ": made"} }},
+		"another in its place": {spoil: func(t *testing.T, f *flat) {
+			require.NoError(t, os.Remove(f.Image))
+			require.NoError(t, f.make(t.Context()))
+		}},
 		"another size": {spoil: func(t *testing.T, f *flat) { f.Size = 48 << 20 }, says: anew("it had 67108864 bytes")},
 		"overwritten": {spoil: func(t *testing.T, f *flat) {
 			require.NoError(t, unix.Unmount(f.Dir, 0))
@@ -367,16 +387,7 @@ func TestRoom(t *testing.T) {
 			t.Cleanup(func() { unix.Unmount(at, 0) })
 			require.NoError(t, unix.Unmount(f.Dir, 0))
 		}, err: "a.img: still in use, by a container or a mount"},
-		"in a container": {spoil: func(t *testing.T, f *flat) {
-			cmd := exec.Command("unshare", "--mount", "--propagation=private", "sh", "-ec",
-				"mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/juliagpu-secrets; mount --bind \"$0\" /var/lib/juliagpu-secrets; echo; exec sleep 100", f.Jobs())
-			out, err := cmd.StdoutPipe()
-			require.NoError(t, err)
-			require.NoError(t, cmd.Start())
-			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-			_, err = out.Read(make([]byte, 1))
-			require.NoError(t, err)
-		}, err: "still in use: process "},
+		"in a container":         {spoil: func(t *testing.T, f *flat) { f.elsewhere(f.Jobs()) }, err: "still in use: process "},
 		"a directory of a job's": {spoil: func(t *testing.T, f *flat) { require.NoError(t, os.Chown(f.Dir, trusted, trusted)) }, err: "/a: not a directory of root's"},
 		"too small":              {spoil: func(t *testing.T, f *flat) { f.Size = 1 << 20 }, err: "too small"},
 	} {
@@ -402,6 +413,32 @@ func TestRoom(t *testing.T) {
 			require.Positive(t, i)
 		})
 	}
+}
+
+// TestDisk: the rooms have a disk of their own, which every process of the host sees
+// where containers have the room.
+func TestDisk(t *testing.T) {
+	f := newFlat(t)
+	require.NoError(t, unix.Unmount(f.Dir, 0)) // as after a reboot
+	f.elsewhere(filepath.Dir(f.Dir))
+	require.NoError(t, f.Unused())
+	f.ready()
+	require.NoError(t, f.Unused())
+	require.NoError(t, f.Remove())
+}
+
+// TestLink: the folder above that of the rooms is a link, to another disk as a rule.
+func TestLink(t *testing.T) {
+	f := newFlat(t)
+	require.NoError(t, unix.Unmount(f.Dir, 0))
+	link := filepath.Join(t.TempDir(), "link")
+	rooms := filepath.Dir(f.Dir)
+	require.NoError(t, os.Symlink(filepath.Dir(rooms), link))
+	f.Image, f.Dir = filepath.Join(link, filepath.Base(rooms), "a.img"), filepath.Join(link, filepath.Base(rooms), "a")
+	f.ready()
+	f.ready()
+	require.Empty(t, f.said)
+	require.NoError(t, f.Remove())
 }
 
 // TestEnded: who ends the start, or has no e2fsck, loses no caches by that.
