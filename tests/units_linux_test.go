@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -205,6 +206,19 @@ func TestUnits(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, hits)
 		}
+	})
+
+	// systemd itself can't load it, and so runs nothing that has credentials.
+	step("an encrypted credential missing", func() {
+		since := fmt.Sprintf("--since=@%d", time.Now().Unix())
+		s.must("mv", "/etc/juliagpu-secrets/credentials/identity.cred", "/root/")
+		s.Run("systemctl", "start", unit)
+		out := s.eventually("failures in a row: 2; starts in 10s", "journalctl", "--no-pager", "--output=cat", "--unit="+unit, since)
+		require.Contains(t, out, "243/CREDENTIALS")
+		s.must("mv", "/root/identity.cred", "/etc/juliagpu-secrets/credentials/")
+		s.must("systemctl", "restart", unit)
+		good(s.finished(granted("")))
+		s.must("systemctl", "stop", unit)
 	})
 
 	inspect := s.must("docker", "inspect", "buildkite-agent-cpu.1")
