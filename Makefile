@@ -78,7 +78,7 @@ install: build image-context ## the hooks, encrypt and juliagpu on this host, as
 	install -m 644 deploy/compose/*.yml $(DESTDIR)/usr/share/juliagpu-secrets/compose/
 	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/share/juliagpu-secrets/systemd
 	install -m 644 deploy/systemd/buildkite-agent@.service $(DESTDIR)/usr/lib/systemd/system/
-	install -m 644 deploy/systemd/encrypted.conf $(DESTDIR)/usr/share/juliagpu-secrets/systemd/
+	install -m 644 deploy/systemd/encrypted.conf deploy/systemd/docker.conf $(DESTDIR)/usr/share/juliagpu-secrets/systemd/
 
 MAC = $(DESTDIR)/opt/juliagpu-secrets
 

@@ -158,6 +158,25 @@ func TestEngineRestarts(t *testing.T) {
 	s := newSite(t)
 	value := canary("value")
 	secret := map[string]string{"SECRET_TOKEN": seal(t, s.to, "TOKEN", value, nil)}
+	// systemd kills an engine that takes too long to stop, and the next one asks agents once
+	// more, which cancels their jobs. With the drop-in that is shipped it waits.
+	shipped, err := os.ReadFile(filepath.Join(s.project, "deploy/systemd/docker.conf"))
+	require.NoError(t, err)
+	s.write("etc/systemd/system/docker.service.d/10-short.conf", "[Service]\nTimeoutStopSec=3\n", 0o644)
+	for _, waits := range []bool{false, true} {
+		if waits {
+			s.write("etc/systemd/system/docker.service.d/20-shipped.conf", string(shipped), 0o644)
+		}
+		s.must("systemctl", "daemon-reload")
+		id := s.server.Add(agenttest.Job{Command: "echo started; sleep 10; echo end-of-job"})
+		ended := s.up()
+		s.wait(ended, id, "started\n")
+		s.must("systemctl", "restart", "docker")
+		s.wait(ended, id, "")
+		require.True(t, s.server.Record(id).Finished)
+		require.Equal(t, waits, strings.Contains(s.server.Record(id).Text(), "\nend-of-job"), s.server.Record(id).Text())
+	}
+
 	for _, tt := range []struct {
 		name    string
 		command string

@@ -139,6 +139,19 @@ func TestUnits(t *testing.T) {
 		require.Contains(t, s.journal(), "cpu.1: draining: a job has 6h0m0s to end")
 	})
 
+	step("killed while it drains", func() {
+		id := granted("sleep 6; ")
+		s.must("systemctl", "start", unit)
+		s.log(id, "started\n")
+		container := s.must("docker", "ps", "--quiet", "--no-trunc")
+		s.must("systemctl", "stop", "--no-block", unit)
+		s.eventually(container, "cat", "/run/juliagpu-secrets/failures/cpu.1.drain")
+		s.Run("systemctl", "kill", "--kill-who=all", "--signal=KILL", unit)
+		s.eventually("cpu.1: draining, which it was asked for before: ", "journalctl", "--no-pager", "--output=cat", "--unit="+unit)
+		good(s.finished(id)) // asked twice, the agent would cancel it
+		is("ActiveState=failed")
+	})
+
 	step("drained no longer than its limit", func() {
 		dropIn := "etc/systemd/system/buildkite-agent@.service.d/limit.conf"
 		s.write(dropIn, "[Service]\nEnvironment=DRAIN_SECONDS=2\n", 0o644)
@@ -148,6 +161,8 @@ func TestUnits(t *testing.T) {
 		s.log(id, "started\n")
 		s.must("systemctl", "stop", unit)
 		require.NotContains(t, s.server.Record(id).Text(), "\nend-of-job")
+		require.Contains(t, s.journal(), "cpu.1: killed with its job, which did not end within 2s")
+		is("Result=exit-code\nActiveState=failed")
 		require.Empty(t, s.must("docker", "ps", "--quiet"))
 		require.NoError(t, os.Remove(filepath.Join(s.Root, dropIn)))
 		s.must("systemctl", "daemon-reload")

@@ -128,7 +128,7 @@ func (r remover) run(ctx context.Context) error {
 		}
 		return lacking("mend what it names, and run this again", "%s", err)
 	}
-	for _, path := range []string{filepath.Join(r.host.starts, r.name), filepath.Join(r.host.policies, r.name+".yml"), filepath.Join(r.host.failed, r.name)} {
+	for _, path := range []string{filepath.Join(r.host.starts, r.name), filepath.Join(r.host.policies, r.name+".yml"), filepath.Join(r.host.failed, r.name), r.host.drained(r.name)} {
 		if err := os.RemoveAll(path); err != nil {
 			return lacking("remove it, and run this again", "%s", err)
 		}

@@ -39,9 +39,10 @@ func TestRemoveAgent(t *testing.T) {
 		status, _, errs := y.prepare()
 		require.Zero(t, status, errs)
 		y.write(filepath.Join(y.failed, "upload.1"), "2\n")
+		y.write(filepath.Join(y.failed, "upload.1.drain"), "4711\n")
 		asked()
 	}
-	left := []string{y.rooms + "/upload.1.img", y.rooms + "/upload.1/jobs", y.start("identity"), y.policies + "/upload.1.yml", y.failed + "/upload.1"}
+	left := []string{y.rooms + "/upload.1.img", y.rooms + "/upload.1/jobs", y.start("identity"), y.policies + "/upload.1.yml", y.failed + "/upload.1", y.failed + "/upload.1.drain"}
 	y.host.root = os.DirFS("/").(fs.ReadLinkFS)
 	full()
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "run/systemd/system"), 0o755))

@@ -32,7 +32,7 @@ func (p *program) unit() []*cobra.Command {
 	}
 	return []*cobra.Command{
 		command("wait", "Waits before a start, the longer the more starts before it have failed.", p.wait),
-		command("drain", "Asks an agent's container to end after its job, and waits for it: $DRAIN_SECONDS, and then kills it.", p.drain),
+		command("drain", "Asks an agent's container to end after its job, unless it did so before, and waits for it: $DRAIN_SECONDS, and then kills it.", p.drain),
 		command("ended", "Counts failures in a row, by $SERVICE_RESULT, and takes credentials that no job consumed out of memory.", p.ended),
 	}
 }
@@ -63,21 +63,69 @@ func (p *program) wait(ctx context.Context, name string) error {
 	return nil
 }
 
-// drain does nothing where there is no container.
+// drain does nothing where there is no container. It asks none twice: then an agent
+// cancels its job (buildkite-agent(1), on SIGTERM).
 func (p *program) drain(ctx context.Context, name string) error {
 	limit, err := strconv.Atoi(p.getenv("DRAIN_SECONDS"))
 	if err != nil || limit < 0 {
 		return misused("Environment=DRAIN_SECONDS=21600 in the unit", "DRAIN_SECONDS: not a number of seconds")
 	}
-	out, err := p.ask(ctx, "ps", "--quiet", "--filter="+named(name))
-	if err != nil || out == "" {
+	id, err := p.running(ctx, name)
+	if err != nil || id == "" {
 		return err
 	}
-	if err := p.print(fmt.Sprintf("%s: draining: a job has %s to end\n", name, time.Duration(limit)*time.Second)); err != nil {
+	long := time.Duration(limit) * time.Second
+	asked := p.host.asked(name) == id
+	if err := p.print(fmt.Sprintf("%s: draining%s: a job has %s to end\n", name, map[bool]string{true: ", which it was asked for before"}[asked], long)); err != nil {
 		return err
 	}
-	_, err = p.ask(ctx, "stop", "--time="+strconv.Itoa(limit), out)
+	if !asked {
+		if _, err := p.ask(ctx, "kill", "--signal=TERM", id); err != nil {
+			return p.unlessEnded(ctx, name, id, err)
+		}
+		// After that: an agent that was not asked would not end by itself.
+		if err := replace.File(p.host.drained(name), []byte(id+"\n"), nil); err != nil {
+			fmt.Fprintf(p.stderr, "juliagpu: warning: another drain will cancel the job: %s\n", err)
+		}
+	}
+	within, stop := context.WithTimeout(ctx, long)
+	defer stop()
+	_, err = p.ask(within, "wait", id)
+	if within.Err() != nil && ctx.Err() == nil {
+		if err := p.print(fmt.Sprintf("%s: killed with its job, which did not end within %s\n", name, long)); err != nil {
+			return err
+		}
+		_, err = p.ask(ctx, "kill", id)
+	}
+	return p.unlessEnded(ctx, name, id, err)
+}
+
+// unlessEnded is an error about a container, if that still runs.
+func (p *program) unlessEnded(ctx context.Context, name, id string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if now, asking := p.running(ctx, name); asking == nil && now != id {
+		return nil
+	}
 	return err
+}
+
+// running is the ID of an agent's container; empty: none runs.
+func (p *program) running(ctx context.Context, name string) (string, error) {
+	return p.ask(ctx, "ps", "--quiet", "--no-trunc", "--filter="+named(name))
+}
+
+// drained is the file that has the ID of the container that an agent's drain asked last.
+func (at places) drained(name string) string { return filepath.Join(at.failed, name+".drain") }
+
+// asked is that ID.
+func (at places) asked(name string) string {
+	text, err := readFile(at.drained(name), 128)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // named is the engine's filter for an agent's container, and no other.

@@ -95,32 +95,48 @@ func TestUnitForgets(t *testing.T) {
 	require.Empty(t, y.names())
 }
 
-// TestUnitDrains asks the agent's container, and no other.
+// TestUnitDrains asks the agent's container, and no other, and once: asked twice, an
+// agent cancels its job.
 func TestUnitDrains(t *testing.T) {
 	y := newYard(t)
 	dir := t.TempDir()
+	y.failed = filepath.Join(dir, "failures")
+	require.NoError(t, os.Mkdir(y.failed, 0o755))
 	y.engine = filepath.Join(dir, "docker")
 	log := filepath.Join(dir, "log")
+	const ps, says = "ps --quiet --no-trunc --filter=name=^/buildkite-agent-upload\\.1$\n", "upload.1: draining: a job has 1s to end\n"
+	const again, killed = "upload.1: draining, which it was asked for before: a job has 1s to end\n", "upload.1: killed with its job, which did not end within 1s\n"
 	for _, tt := range []struct {
 		name, script, says, asked string
 		status                    int
+		noted                     string // the ID that is noted then
 	}{
-		{"nothing runs", "", "", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\n", 0},
-		{"one runs", "[ $1 != ps ] || echo 4711", "upload.1: draining: a job has 1m30s to end\n", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\nstop --time=90 4711\n", 0},
-		{"no engine", "echo 'Cannot connect to the Docker daemon' >&2; exit 1", "", "ps --quiet --filter=name=^/buildkite-agent-upload\\.1$\n", 75},
+		{"nothing runs", "", "", ps, 0, ""},
+		{"no engine", "echo 'no engine' >&2; exit 75", "", ps, 75, ""},
+		{"the engine goes before it is asked", "case $1 in ps) echo 4711 ;; *) echo no engine >&2; exit 1 ;; esac", says, ps + "kill --signal=TERM 4711\n" + ps, 75, ""},
+		{"the engine goes while it waits", "case $1 in ps) echo 4711 ;; wait) echo no engine >&2; exit 1 ;; esac", says, ps + "kill --signal=TERM 4711\nwait 4711\n" + ps, 75, "4711\n"},
+		{"asked before", "[ $1 != ps ] || echo 4711", again, ps + "wait 4711\n", 0, "4711\n"},
+		{"for too long", "case $1 in ps) echo 4711 ;; wait) exec sleep 60 ;; esac", again + killed, ps + "wait 4711\nkill 4711\n", 0, "4711\n"},
+		{"another one", "[ $1 != ps ] || echo 4712", says, ps + "kill --signal=TERM 4712\nwait 4712\n", 0, "4712\n"},
+		{"it ends by itself", "case $1 in ps) [ -e \"$0.ps\" ] || echo 4713; : >\"$0.ps\" ;; *) echo not running >&2; exit 1 ;; esac", says, ps + "kill --signal=TERM 4713\n" + ps, 0, "4712\n"},
 	} {
 		require.NoError(t, os.RemoveAll(log))
 		require.NoError(t, os.WriteFile(y.engine, fmt.Appendf(nil, "#!/bin/sh\necho \"$@\" >>%s\n%s\n", log, tt.script), 0o755))
-		status, out, errs := y.asUnit("drain", "DRAIN_SECONDS=90")
+		status, out, errs := y.asUnit("drain", "DRAIN_SECONDS=1")
 		require.Equal(t, tt.status, status, tt.name+errs)
 		require.Equal(t, tt.says, out, tt.name)
 		if tt.status != 0 {
-			require.Equal(t, "juliagpu: error: docker ps: Cannot connect to the Docker daemon\njuliagpu: hint: systemctl status docker\n", errs)
+			require.Regexp(t, "^juliagpu: error: docker [a-z]+: no engine\njuliagpu: hint: systemctl status docker\n$", errs)
 		}
 		asked, err := os.ReadFile(log)
 		require.NoError(t, err)
 		require.Equal(t, tt.asked, string(asked), tt.name)
+		noted, _ := os.ReadFile(filepath.Join(y.failed, "upload.1.drain"))
+		require.Equal(t, tt.noted, string(noted), tt.name)
 	}
+	info, err := os.Stat(filepath.Join(y.failed, "upload.1.drain"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
 	for _, limit := range []string{"", "soon", "-1"} {
 		status, _, errs := y.asUnit("drain", "DRAIN_SECONDS="+limit)
 		require.Equal(t, 2, status)
