@@ -11,14 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/fleet"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/rootfile"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 )
 
 // readIntents reads what each agent of a host is to have: NAME/gpu.yml of each
-// folder, in order of names. One that can't be read or understood is an error: it
-// may be about anything.
+// folder, in order of names, and what .env beside it says that it is given. One that
+// can't be read or understood is an error: it may be about anything.
 func readIntents(folder string) ([]gpu.Intent, error) {
 	folder, err := filepath.Abs(folder)
 	if err != nil {
@@ -54,6 +55,11 @@ func readIntents(folder string) ([]gpu.Intent, error) {
 			return nil, err
 		}
 		intent.Agent, intent.Path = e.Name(), path
+		agent, err := fleet.Read(folder, e.Name())
+		if intent.Policy.Off != "" && err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, hinted(err) // nothing else says what that agent has
+		}
+		intent.Given = agent.GPUs
 		all = append(all, intent)
 	}
 	return all, nil

@@ -119,14 +119,14 @@ func (p *program) resolveFor(agent, folder string) (text string, lines []string,
 	var h gpu.Hardware
 	var silent error // why nvidia-smi did not answer
 	if own.Policy.Vendor == gpu.VendorNVIDIA {
-		h.SMI, silent = p.host.list(slices.ContainsFunc(intents, divides))
+		h.SMI, silent = p.host.list(slices.ContainsFunc(intents, gpu.Intent.Divides))
 		h.Listed = silent == nil
 	}
 	// After nvidia-smi, which loads the driver where it is not.
 	h.Facts, h.Now = observe.Devices(p.host.root), p.host.now()
 	policy, err := gpu.Resolve(agent, intents, h)
 	if silent != nil {
-		if err != nil || slices.ContainsFunc(intents, divides) || !elsewhere(silent, policy) {
+		if err != nil || slices.ContainsFunc(intents, gpu.Intent.Divides) || !elsewhere(silent, policy) {
 			return "", nil, smiRefusal(p.host.smi, silent)
 		}
 		fmt.Fprintf(p.stderr, "juliagpu: warning: %s; it is none of this agent's GPUs, which the driver shows\n", smiRefusal(p.host.smi, silent))
@@ -144,11 +144,6 @@ func (p *program) resolveFor(agent, folder string) (text string, lines []string,
 		return "", nil, lacking("report this: it is a mistake of juliagpu's", "what the drivers say makes no policy: %s", err)
 	}
 	return text, summary(agent, policy, h), nil
-}
-
-// divides tells whether an intent has slices.
-func divides(i gpu.Intent) bool {
-	return slices.ContainsFunc(i.Policy.Devices, func(d gpu.Device) bool { return d.MIG != "" || d.GI >= 0 })
 }
 
 // others names the agents that there are.

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/strict"
 )
@@ -16,6 +17,31 @@ type Intent struct {
 	// SharedWith are other agents that may have the same GPUs and slices. It counts
 	// where both say so.
 	SharedWith []string
+	// Given are the GPUs and slices that the agent's container gets whatever the policy
+	// says, by their UUIDs and PCI addresses: AGENT_GPU of its .env. Of a policy that is
+	// off nothing else tells. ParseIntent leaves it empty.
+	Given []string
+}
+
+// Divides tells whether it is about a slice, so that nvidia-smi has to list them.
+func (i Intent) Divides() bool {
+	return slices.ContainsFunc(i.Policy.Devices, Device.divides) || slices.ContainsFunc(i.Given, func(name string) bool { return given(name).divides() })
+}
+
+func (d Device) divides() bool { return d.MIG != "" || d.GI >= 0 }
+
+// given is a device by a name of Given. A PCI address is AMD's or Intel's.
+func given(name string) Device {
+	d := Device{GI: -1, CI: -1, Render: -1}
+	switch {
+	case strings.HasPrefix(name, "MIG-"):
+		d.MIG = name
+	case strings.HasPrefix(name, "GPU-"):
+		d.UUID = name
+	default:
+		d.PCI = name
+	}
+	return d
 }
 
 // ParseIntent reads the text of an intent's file: gpu, and shared_with. The error

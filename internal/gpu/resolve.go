@@ -3,6 +3,7 @@ package gpu
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -44,7 +45,8 @@ func wrong(remedy, format string, args ...any) error {
 // Each of its devices is found on this host and agrees with all that the intent
 // states, and no other agent has it, unless both say that they share; else the
 // error is an *Unresolved. That others contradict each other is theirs: a mistake
-// stops the agents that it is about.
+// stops the agents that it is about. Of a policy that is off the only question is
+// whether another agent has what the container is given.
 func Resolve(agent string, intents []Intent, h Hardware) (Policy, error) {
 	i := slices.IndexFunc(intents, func(i Intent) bool { return i.Agent == agent })
 	if i < 0 {
@@ -53,6 +55,14 @@ func Resolve(agent string, intents []Intent, h Hardware) (Policy, error) {
 	own := intents[i]
 	p := own.Policy
 	if p.Off != "" {
+		r := newResolver(intents, h)
+		for _, c := range r.claims {
+			if c.Agent == agent {
+				if err := r.disputed(c.Intent, c.spot); err != nil {
+					return Policy{}, err
+				}
+			}
+		}
 		return p, nil
 	}
 	if h.BootID == "" {
@@ -98,6 +108,18 @@ func newResolver(intents []Intent, h Hardware) resolver {
 			// Who looks for a device that is gone will be told by his own run.
 			if at, err := r.find(intent.Policy.Vendor, d); err == nil {
 				r.claims = append(r.claims, claim{intent, at})
+			}
+		}
+	}
+	for _, intent := range intents { // after all others, which say more
+		intent.Path = filepath.Join(filepath.Dir(intent.Path), ".env")
+		for _, name := range intent.Given {
+			for _, v := range []Vendor{VendorNVIDIA, VendorAMD, VendorIntel} {
+				if d := given(name); (v == VendorNVIDIA) == (d.PCI == "") {
+					if at, err := r.find(v, d); err == nil {
+						r.claims = append(r.claims, claim{intent, at})
+					}
+				}
 			}
 		}
 	}

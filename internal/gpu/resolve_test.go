@@ -29,6 +29,7 @@ const (
 type hall struct {
 	Hardware
 	intents map[string]string // by agent
+	given   map[string]string // AGENT_GPU of agents
 }
 
 // full is a host with a GPU of minor 2 (see healthy), one of minor 0 in three slices, one in
@@ -76,7 +77,10 @@ func (h *hall) parsed(t *testing.T) []Intent {
 		text := h.intents[agent]
 		i, err := ParseIntent([]byte(text))
 		require.NoError(t, err, text)
-		i.Agent, i.Path = agent, "/etc/"+agent
+		i.Agent, i.Path = agent, "/etc/"+agent+"/gpu.yml"
+		if names := h.given[agent]; names != "" {
+			i.Given = strings.Split(names, ",")
+		}
 		all = append(all, i)
 	}
 	return all
@@ -211,6 +215,30 @@ func TestResolveChanged(t *testing.T) {
 		{"part", "on the other's purpose", intent("other", "shared_with: [part]\ngpu: {vendor: nvidia, devices: [{mig: "+slice2b+"}]}"), "", "agents part and other overlap", written},
 		{"slice", "others' quarrel", nvidia("other", "{uuid: "+ownUUID+"}"), "gi: 9, ci: 0", "", false},
 		{"slice", "others' loss", nvidia("other", "{pci: '0000:82:00.0'}"), "gi: 9, ci: 0", "", false},
+		// What a container is given counts where its policy is off.
+		{"whole", "given to another", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": "GPU-00000000-0000-4000-8000-000000000000," + ownUUID}
+		}, "", "agents whole and other both have GPU " + ownUUID, written},
+		{"part", "its GPU given to another", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": slicedUUID}
+		}, "", "agents part and other overlap", written},
+		{"other", "off, and given another's", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": slice9}
+		}, "", "agents other and slice both have slice " + slice9, written},
+		{"amd", "given to another by address", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": "0000:03:00.0"}
+		}, "", "agents amd and other both have the GPU at 0000:03:00.0", written},
+		{"intel", "Intel's, given to another", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": "0000:00:02.0"}
+		}, "", "agents intel and other both have the GPU at 0000:00:02.0", written},
+		{"other", "off, and given its own", func(h *hall) {
+			h.intents["other"], h.given = "gpu: {off: why}", map[string]string{"other": "0000:83:00.0"}
+		}, `off: "why"`, "", false},
+		{"whole", "given to another on purpose", func(h *hall) {
+			h.intents["whole"] += "\nshared_with: [other]"
+			h.intents["other"], h.given = "shared_with: [whole]\ngpu: {off: why}", map[string]string{"other": ownUUID}
+		}, "uuid: " + ownUUID, "", false},
+
 		{"whole", "shared, in the inventory", func(h *hall) {
 			h.intents["whole"] += "\nshared_with: [other]"
 			h.intents["other"] = "shared_with: [whole]\n" + strings.Replace(h.intents["whole"], "\nshared_with: [other]", "", 1)

@@ -132,6 +132,9 @@ func (o *observer) intent(a *doctor.Agent) (gpu.Intent, bool) {
 		return gpu.Intent{}, false
 	}
 	i.Agent, i.Path = a.Name, path
+	if a.Settings != nil {
+		i.Given = a.Settings.GPUs
+	}
 	a.Slice = slices.ContainsFunc(i.Policy.Devices, func(d gpu.Device) bool { return d.MIG != "" || d.GI >= 0 })
 	a.MinDriver = i.Policy.MinDriver
 	for _, d := range i.Policy.Devices {

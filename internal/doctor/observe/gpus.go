@@ -24,9 +24,7 @@ func (o *observer) gpus(agents []*doctor.Agent) {
 		if i, ok := o.intent(a); ok {
 			intents = append(intents, i)
 			asks = asks || i.Policy.Vendor == gpu.VendorNVIDIA
-			for _, device := range i.Policy.Devices {
-				divides = divides || device.MIG != "" || device.GI >= 0
-			}
+			divides = divides || i.Divides()
 		}
 		o.policy(a, h.BootID)
 	}
