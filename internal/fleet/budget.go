@@ -31,11 +31,10 @@ func Over(agents []Agent, h Host) (lines []string) {
 		cache += a.Cache
 	}
 	cpus, memory := h.Left(agents)
-	switch {
-	case h.CPUs == 0:
-	case cpus < 0:
+	if h.CPUs > 0 && cpus < 0 {
 		lines = append(lines, fmt.Sprintf("AGENT_CPUS= of all agents are %g, and the host has %d processors", float64(h.CPUs)-cpus, h.CPUs))
-	case threads > h.CPUs:
+	}
+	if h.CPUs > 0 && threads > h.CPUs {
 		lines = append(lines, fmt.Sprintf("JULIA_CPU_THREADS= of all agents are %d, and the host has %d processors", threads, h.CPUs))
 	}
 	if h.Memory > 0 && memory < 0 {

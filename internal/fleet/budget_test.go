@@ -17,7 +17,8 @@ func TestOver(t *testing.T) {
 		says []string
 	}{
 		{"all of it", Agent{}, host, nil},
-		{"a processor", Agent{CPUs: 0.5, JuliaCPUThreads: 1}, host, []string{"AGENT_CPUS= of all agents are 16.5, and the host has 16 processors"}},
+		{"a processor", Agent{CPUs: 0.5}, host, []string{"AGENT_CPUS= of all agents are 16.5, and the host has 16 processors"}},
+		{"both", Agent{CPUs: 0.5, JuliaCPUThreads: 1}, host, []string{"AGENT_CPUS= of all agents are 16.5, and the host has 16 processors", "JULIA_CPU_THREADS= of all agents are 17, and the host has 16 processors"}},
 		{"a thread", Agent{JuliaCPUThreads: 1}, host, []string{"JULIA_CPU_THREADS= of all agents are 17, and the host has 16 processors"}},
 		{"memory", Agent{Memory: g}, host, []string{"AGENT_MEMORY= of all agents are 65 GiB, and the host has 64 GiB"}},
 		{"disk", Agent{Cache: g}, host, []string{"AGENT_CACHE= of all agents are 101 GiB, and the disk that has their rooms has 100 GiB"}},
@@ -43,6 +44,30 @@ func TestAgree(t *testing.T) {
 			}
 			require.Equal(t, fits, err == nil, "%s %v: %v", kind, names, err)
 		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]int64{"512m": 512 << 20, "32G": 32 << 30, "1kb": 1 << 10, "1048576g": 1 << 50} {
+		is, err := Size(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, is, text)
+	}
+	for _, text := range []string{"", "0g", "32", "1t", "1048577g", "9999999999g", "12345678901k"} {
+		_, err := Size(text)
+		require.Error(t, err, text)
+	}
+}
+
+func TestNamed(t *testing.T) {
+	for _, name := range []string{"gpuci.3", "img", "slice", "mig.1", "a.imgs", "service.1"} {
+		require.NoError(t, Named(name), name)
+	}
+	for name, says := range map[string]string{
+		"a.img": "no agent's name ends in .img: so is called the file of an agent's room", "host.env": "a file of settings", "a.b.conf": "a drop-in",
+		"mig.slice": "a unit of systemd's", "a.SERVICE": "ends in .SERVICE", "a.d": "a folder", "a.drain": "a drain",
+	} {
+		require.ErrorContains(t, Named(name), says)
 	}
 }
 

@@ -54,6 +54,27 @@ type Agent struct {
 // Container is the name of an agent's container.
 func Container(name string) string { return "buildkite-agent-" + name }
 
+// taken are what no agent's name ends in, each with what is called so.
+var taken = map[string]string{
+	"img": "the file of an agent's room", "env": "a file of settings", "drain": "what a drain notes",
+	"conf": "a drop-in of systemd's", "d": "a folder of systemd's", "wants": "a folder of systemd's", "requires": "a folder of systemd's",
+	// systemctl adds no .service to them (systemd.unit(5)).
+	"service": "a unit of systemd's", "socket": "a unit of systemd's", "device": "a unit of systemd's", "mount": "a unit of systemd's", "automount": "a unit of systemd's",
+	"swap": "a unit of systemd's", "target": "a unit of systemd's", "path": "a unit of systemd's", "timer": "a unit of systemd's", "slice": "a unit of systemd's",
+	"scope": "a unit of systemd's",
+}
+
+// Named says why a new agent can't have a name, if it can't. Of what names are made
+// says gpu.IsAgent.
+func Named(name string) error {
+	end := name[strings.LastIndexByte(name, '.')+1:]
+	what, is := taken[strings.ToLower(end)]
+	if !is || end == name {
+		return nil
+	}
+	return fmt.Errorf("no agent's name ends in .%s: so is called %s", end, what)
+}
+
 // An Error says what is wrong with a folder.
 type Error struct {
 	Path string
@@ -326,6 +347,9 @@ func threads(s string) (int, error) {
 	return n, nil
 }
 
+// mostSize bounds a size, in bytes, so that sums of them have room.
+const mostSize = 1 << 50
+
 // Size reads a size as Docker does, in bytes: 512m, 32g.
 func Size(s string) (int64, error) {
 	m := unit.FindStringSubmatch(strings.ToLower(s))
@@ -333,5 +357,9 @@ func Size(s string) (int64, error) {
 		return 0, errors.New("not a size such as 512m or 32g")
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
-	return n << map[string]int{"k": 10, "m": 20, "g": 30}[m[2]], err
+	shift := map[string]int{"k": 10, "m": 20, "g": 30}[m[2]]
+	if err == nil && n > mostSize>>shift {
+		return 0, errors.New("more than 1048576g")
+	}
+	return n << shift, err
 }
