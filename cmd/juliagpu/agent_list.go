@@ -113,6 +113,15 @@ func (p *program) rows() (rows []row, err error) {
 
 func unitOf(agent string) string { return "buildkite-agent@" + agent + ".service" }
 
+// typed is an agent's unit as people type it, who need .service where a name that was
+// made by hand looks like another unit's.
+func typed(agent string) string {
+	if fleet.Named(agent) != nil {
+		return unitOf(agent)
+	}
+	return strings.TrimSuffix(unitOf(agent), ".service")
+}
+
 // states asks systemd.
 func (p *program) states(rows []row) {
 	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState", "--"}

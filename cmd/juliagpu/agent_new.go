@@ -40,8 +40,8 @@ var envSettings = []setting{
 	{"render-gid", "GID", "AGENT_RENDER_GID", "group that owns the host's render nodes; default: found", false},
 	{"base", "IMAGE", "AGENT_BASE", "the image to stand on", true},
 	{"image", "IMAGE", "AGENT_IMAGE", "the name of what is built on it", false},
-	{"cpus", "N", "AGENT_CPUS", "limit of the container; default: a fair share of what is left", true},
-	{"memory", "SIZE", "AGENT_MEMORY", "as 32g; default: a fair share of what is left", true},
+	{"cpus", "N", "AGENT_CPUS", "processors, at most; default: a fair share of what is left", true},
+	{"memory", "SIZE", "AGENT_MEMORY", "at most, as 32g; default: a fair share of what is left", true},
 	{"shm", "SIZE", "AGENT_SHM", "shared memory; default: 2g", false},
 	{"cache", "SIZE", "AGENT_CACHE", "room that jobs write to, caches in it", true},
 	{"threads", "N", "JULIA_CPU_THREADS", "for jobs; default: as many as --cpus", false},
@@ -117,8 +117,11 @@ type maker struct {
 
 func (m *maker) run(dry bool) error {
 	folder := filepath.Join(m.host.agents, m.name)
-	if _, err := os.Lstat(folder); err == nil {
-		return refuse("edit its files; or juliagpu agent remove "+m.name+", or another name", "%s is there", escape.Text(folder))
+	if err := fleet.Named(m.name); err != nil {
+		return misused("another name, such as gpuci.3", "%s", err)
+	}
+	if err := m.untaken(folder); err != nil {
+		return err
 	}
 	if os.Geteuid() != 0 && !dry {
 		return refuse("run it as root, on the host; --dry-run shows what it would write", "agents' folders are root's")
@@ -129,10 +132,21 @@ func (m *maker) run(dry bool) error {
 	if m.asks {
 		m.show()
 	}
-	files, err := m.files()
+	env, err := m.env()
 	if err != nil {
 		return err
 	}
+	agent, err := fleet.Of(m.host.agents, m.name, env)
+	if err != nil {
+		return hinted(err)
+	}
+	if err := m.agrees(agent); err != nil {
+		return err
+	}
+	for _, line := range fleet.Over(append(slices.Clone(m.agents), agent), m.machine()) {
+		fmt.Fprintf(m.stderr, "juliagpu: warning: %s\n", line)
+	}
+	files := []file{{".env", env}, {"compose.yml", composeFile}, {"gpu.yml", intentOf(agent)}}
 	var shown strings.Builder
 	for _, f := range files {
 		fmt.Fprintf(&shown, "%s\n", filepath.Join(folder, f.name))
@@ -146,7 +160,7 @@ func (m *maker) run(dry bool) error {
 	if m.asks && !m.confirmed("write this?") {
 		return refuse("", "nothing was written")
 	}
-	if err := m.write(folder, files); err != nil {
+	if err := m.write(folder, agent, files); err != nil {
 		return err
 	}
 	width, _ := fit.Columns(m.stdout)
@@ -213,41 +227,37 @@ func (m *maker) free(kind string) (all []gpu.Offer) {
 // A file is one to be written.
 type file struct{ name, text string }
 
-// files are the agent's, checked as its start will check them.
-func (m *maker) files() ([]file, error) {
+// env is the agent's .env, from what was said, and from what is asked and likely.
+func (m *maker) env() (string, error) {
 	values := map[string]string{}
 	for _, s := range envSettings {
 		value, err := m.value(s, values)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		values[s.flag] = value
 	}
-	env := envOf(m.name, values)
-	agent, err := fleet.Of(m.host.agents, m.name, env)
-	if err != nil {
-		return nil, hinted(err)
+	return envOf(m.name, values), nil
+}
+
+func (m *maker) untaken(folder string) error {
+	if _, err := os.Lstat(folder); err == nil {
+		return refuse("edit its files; or juliagpu agent remove "+m.name+", or another name", "%s is there", escape.Text(folder))
 	}
+	return nil
+}
+
+// agrees makes sure that the agent can be there beside the others.
+func (m *maker) agrees(agent fleet.Agent) error {
 	for _, other := range m.agents {
 		if other.Project == agent.Project {
-			return nil, refuse("choose another name", "Compose can't tell %s from %s: it calls both %s", m.name, other.Name, agent.Project)
+			return refuse("choose another name", "Compose can't tell %s from %s: it calls both %s", m.name, other.Name, agent.Project)
 		}
 	}
 	if err := fleet.Agree(agent.Kind, agent.GPUs); err != nil {
-		return nil, misused("juliagpu agent new, on a terminal, lists what there is", "--gpu: %s", err)
+		return misused("juliagpu agent new, on a terminal, lists what there is", "--gpu: %s", err)
 	}
-	intent := intentOf(agent)
-	if err := m.resolves(intent); err != nil {
-		return nil, err
-	}
-	for _, line := range fleet.Over(append(slices.Clone(m.agents), agent), m.machine()) {
-		fmt.Fprintf(m.stderr, "juliagpu: warning: %s\n", line)
-	}
-	return []file{
-		{".env", env},
-		{"compose.yml", composeFile},
-		{"gpu.yml", intent},
-	}, nil
+	return m.resolves(intentOf(agent))
 }
 
 // envOf is the .env of an agent, from settings by their flags.
@@ -278,6 +288,12 @@ func (m *maker) value(s setting, values map[string]string) (string, error) {
 	if err != nil || !m.asks || !s.asked || s.flag == "gpu" && !fleet.Has(values["kind"]) {
 		return likely, err
 	}
+	about := s.flag + ": " + s.about
+	if s.flag == "gpu" {
+		about += "; or numbers of the list above, with commas between"
+	}
+	width, _ := fit.Columns(m.stderr)
+	fmt.Fprint(m.stderr, narrow([]string{about}, width))
 	for {
 		answer, err := m.ask(s, likely)
 		if err != nil {
@@ -286,7 +302,18 @@ func (m *maker) value(s setting, values map[string]string) (string, error) {
 		if s.flag == "gpu" {
 			answer = m.numbered(answer)
 		}
-		if err := m.valid(s.flag, answer); err != nil {
+		err = m.valid(s.flag, answer)
+		switch _, said := m.said["gpu"]; {
+		case err != nil:
+		case s.flag == "kind" && !said:
+			_, err = m.likelyGPU(answer)
+		case s.flag == "gpu":
+			a := fleet.Agent{Kind: values["kind"], GPUs: strings.Split(answer, ",")}
+			if err = fleet.Agree(a.Kind, a.GPUs); err == nil {
+				err = m.resolves(intentOf(a))
+			}
+		}
+		if err != nil {
 			fmt.Fprintf(m.stderr, "%s: %s\n", s.flag, err)
 			continue
 		}
@@ -296,8 +323,19 @@ func (m *maker) value(s setting, values map[string]string) (string, error) {
 
 // valid says what is wrong with what was said.
 func (m *maker) valid(flag, value string) error {
+	if value == "" {
+		return errors.New("empty")
+	}
 	i := slices.IndexFunc(envSettings, func(s setting) bool { return s.flag == flag })
-	return fleet.Valid(m.name, envSettings[i].variable, value)
+	if err := fleet.Valid(m.name, envSettings[i].variable, value); err != nil {
+		return err
+	}
+	if has := m.machine().CPUs; flag == "cpus" && has > 0 {
+		if n, err := strconv.ParseFloat(value, 64); err == nil && n > float64(has) {
+			return fmt.Errorf("the host has %d processors, and Docker starts no container that may use more", has)
+		}
+	}
+	return nil
 }
 
 func (m *maker) ask(s setting, likely string) (string, error) {
@@ -404,8 +442,6 @@ func (m *maker) likelyGPU(kind string) (string, error) {
 		return "", nil
 	case len(free) == 1, m.asks && len(free) > 0:
 		return free[0].Name, nil
-	case m.asks:
-		return "", nil
 	}
 	if m.silent != nil && len(free) == 0 {
 		return "", smiRefusal(m.host.smi, m.silent)
@@ -418,6 +454,9 @@ func (m *maker) likelyGPU(kind string) (string, error) {
 	}
 	if len(names) == 0 {
 		return "", lacking("on the host: nvidia-smi -L, and ls -l /dev/dri/by-path", "this host has no GPU for an agent of kind %s", kind)
+	}
+	if len(free) == 0 {
+		return "", refuse("there are "+strings.Join(names, ", "), "no GPU is free for an agent of kind %s", kind)
 	}
 	return "", misused("--gpu "+strings.Join(names, ", "), "--gpu is missing, and not one alone is free")
 }
@@ -564,12 +603,35 @@ func (m *maker) resolves(text string) error {
 	return err
 }
 
-// write makes the folder, whole or not at all.
-func (m *maker) write(folder string, files []file) (err error) {
+// write makes the folder, whole or not at all, and one at a time: what others have
+// written since is looked at again.
+func (m *maker) write(folder string, agent fleet.Agent, files []file) (err error) {
 	const hint = "make room, or mend the folder above it"
 	above := filepath.Dir(m.host.agents)
-	if err := os.MkdirAll(m.host.agents, 0o755); err != nil {
-		return lacking(hint, "%s", err)
+	for _, path := range []string{above, m.host.agents} {
+		if err := folderFor(path); err != nil {
+			return lacking(hint, "%s", err)
+		}
+	}
+	lock, err := os.Open(above)
+	if err == nil {
+		defer lock.Close()
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return lacking(hint, "%s: %s", escape.Text(above), cause(err))
+	}
+	for _, again := range []func() error{func() error { return m.untaken(folder) }, m.look, func() error { return m.agrees(agent) }} {
+		if err := again(); err != nil {
+			return err
+		}
+	}
+	// Of runs that were killed: nobody else is at it.
+	stale, _ := filepath.Glob(filepath.Join(above, ".agent-*"))
+	for _, path := range stale {
+		if err := os.RemoveAll(path); err != nil {
+			return lacking("remove it", "%s", err)
+		}
 	}
 	hidden, err := os.MkdirTemp(above, ".agent-*") // where nobody takes it for an agent
 	if err != nil {
@@ -597,6 +659,20 @@ func (m *maker) write(folder string, files []file) (err error) {
 	return nil
 }
 
+// folderFor makes a folder that everybody can read, whatever the umask, or finds one.
+func folderFor(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	switch err := os.Mkdir(path, 0o755); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return os.Chmod(path, 0o755)
+}
+
 func written(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -609,13 +685,18 @@ func written(path, text string) error {
 // next says what is left to do.
 func (m *maker) next(folder string) []string {
 	lines := []string{"written; next:"}
-	if _, err := os.Stat(filepath.Join(m.host.agents, "host.env")); err != nil {
-		lines = append(lines, "  "+filepath.Join(m.host.agents, "host.env")+" is not there: two lines, BUILDKITE_AGENT_VERSION= and BUILDKITE_AGENT_SHA256= (docs/operators.md)")
+	if env := filepath.Join(m.host.agents, "host.env"); !exists(env) {
+		lines = append(lines, env+" is not there: two lines, BUILDKITE_AGENT_VERSION= and BUILDKITE_AGENT_SHA256= (docs/operators.md)")
 	}
 	return append(lines,
-		"  docker compose --project-directory "+folder+" build",
-		"  juliagpu doctor --agent "+m.name,
-		"  systemctl enable --now buildkite-agent@"+m.name)
+		paste+"docker compose --project-directory "+folder+" build",
+		paste+"juliagpu doctor --agent "+m.name,
+		paste+"systemctl enable --now "+typed(m.name))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // answers tells whether somebody could answer.

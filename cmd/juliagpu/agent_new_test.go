@@ -51,3 +51,14 @@ func TestExamples(t *testing.T) {
 	}
 	require.Len(t, kinds, len(fleet.Kinds))
 }
+
+// TestNext: what is to be pasted stays whole on the narrowest terminal.
+func TestNext(t *testing.T) {
+	m := maker{program: &program{host: thisHost()}, name: "gpuci.3"}
+	text := narrow(m.next("/etc/juliagpu-secrets/agents/gpuci.3"), 40)
+	for _, command := range []string{"docker compose --project-directory /etc/juliagpu-secrets/agents/gpuci.3 build\n", "juliagpu doctor --agent gpuci.3\n", "systemctl enable --now buildkite-agent@gpuci.3\n"} {
+		require.Contains(t, text, command)
+	}
+	m.name = "mig.slice"
+	require.Contains(t, narrow(m.next("/x"), 0), "buildkite-agent@mig.slice.service\n")
+}

@@ -87,10 +87,16 @@ func (p *program) ready(ctx context.Context, at places, name string) (lines []st
 	case err != nil:
 		return nil, hinted(err)
 	}
+	others, _ := fleet.All(at.agents) // what is wrong with them is theirs
+	for _, other := range others {
+		if other.Name != name && other.Project == agent.Project {
+			return nil, refuse("rename one of the two folders", "Compose can't tell %s from %s: it calls both %s", name, other.Name, agent.Project)
+		}
+	}
 	room := at.room(name)
 	room.Size = agent.Cache
 	if err := room.Unused(); err != nil {
-		return nil, lacking("let it end: systemctl stop buildkite-agent@"+name+"; or else: docker rm --force "+fleet.Container(name), "%s", err)
+		return nil, lacking("let it end: systemctl stop "+typed(name)+"; or else: docker rm --force "+fleet.Container(name), "%s", err)
 	}
 	start := filepath.Join(at.starts, name)
 	if err := empty(start); err != nil {
@@ -212,6 +218,9 @@ func (at places) find(f credential.File) (credential.File, error) {
 	}
 	switch len(found) {
 	case 0:
+		if sealed := filepath.Join(at.credentials, f.Path+encrypted); exists(sealed) {
+			return f, refuse("systemctl start buildkite-agent@NAME: its unit has systemd open it, and no copy in the clear belongs beside it", "%s %s: encrypted", f.Kind, escape.Text(sealed))
+		}
 		return f, refuse("put it there, root's and 0600, or name another folder with --credentials", "%s %s: no such file", f.Kind, escape.Text(filepath.Join(at.credentials, f.Path)))
 	case 1:
 		f.Path = found[0]

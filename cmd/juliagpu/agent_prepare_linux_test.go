@@ -169,6 +169,13 @@ func TestPrepareFails(t *testing.T) {
 			os.MkdirAll(y.start(""), 0o700)
 			os.Chown(y.start(""), 4711, 4711)
 		}, 75, "not a directory of root's alone", "remove it"},
+		"a twin of Compose's": {func(y *yard) {
+			y.write(y.agents+"/upload1/.env", "AGENT_NAME=upload1\nAGENT_KIND=upload\nAGENT_TAGS=queue=upload\nAGENT_IMAGE=a\n")
+		}, 1, "Compose can't tell upload.1 from upload1", "rename one"},
+		"an encrypted identity, by hand": {func(y *yard) {
+			y.write(y.credentials+"/identity.cred", "x")
+			os.Remove(y.credentials + "/identity")
+		}, 1, "/identity.cred: encrypted", "systemctl start buildkite-agent@NAME"},
 		"a link": {func(y *yard) {
 			os.MkdirAll(y.starts, 0o700)
 			os.Symlink(y.credentials, filepath.Join(y.starts, "upload.1"))

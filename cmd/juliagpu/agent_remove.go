@@ -80,6 +80,15 @@ func (r remover) check() error {
 		}
 		return refuse(hint, "there is no agent %s in %s", r.name, escape.Text(r.host.agents))
 	}
+	room := r.host.room(r.name)
+	dir, dirErr := os.Lstat(room.Dir)
+	image, imageErr := os.Lstat(room.Image)
+	switch {
+	case dirErr == nil && !dir.IsDir():
+		return refuse("it may be another agent's: see whose it is", "%s is no folder, and so not the room of %s", escape.Text(room.Dir), r.name)
+	case imageErr == nil && !image.Mode().IsRegular():
+		return refuse("it may be another agent's: see whose it is", "%s is no file, and so not the room of %s", escape.Text(room.Image), r.name)
+	}
 	return nil
 }
 
@@ -99,7 +108,7 @@ func (r remover) goes() string {
 func (r remover) plan() []string {
 	room := r.host.room(r.name)
 	return []string{
-		"buildkite-agent@" + r.name + ": disabled, and stopped after the job that it has",
+		typed(r.name) + ": disabled, and stopped after the job that it has",
 		"its container, room and caches: removed: " + escape.Text(room.Image),
 		"its folder: moved to " + escape.Text(r.goes()),
 	}

@@ -98,3 +98,23 @@ func TestRemoveAgent(t *testing.T) {
 	require.Contains(t, out, "/upload.1-2026-11-23.2\n")
 	require.NotContains(t, asked(), "systemctl")
 }
+
+// TestRemoveTakesNoneElse: an agent that was called upload.1.img by hand has the image
+// of upload.1 where its room would be.
+func TestRemoveTakesNoneElse(t *testing.T) {
+	y := newYard(t)
+	dir := t.TempDir()
+	y.systemctl, y.engine = filepath.Join(dir, "missing"), filepath.Join(dir, "missing")
+	y.write(y.rooms+"/upload.1.img", "")
+	y.write(y.agents+"/upload.1.img/.env", "")
+	y.write(y.rooms+"/other.img/x", "")
+	y.write(y.agents+"/other/.env", "")
+	for name, says := range map[string]string{"upload.1.img": y.rooms + "/upload.1.img is no folder, and so not the room of upload.1.img", "other": y.rooms + "/other.img is no file, and so not the room of other"} {
+		var out, errs bytes.Buffer
+		require.Equal(t, 1, runOn(y.host, []string{"agent", "remove", name, "--yes"}, nil, nil, &out, &errs))
+		require.Contains(t, errs.String(), says)
+		require.FileExists(t, y.rooms+"/upload.1.img")
+		require.DirExists(t, y.rooms+"/other.img")
+		require.FileExists(t, y.agents+"/"+name+"/.env")
+	}
+}

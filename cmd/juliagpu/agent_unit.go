@@ -50,7 +50,7 @@ func pause(failures int) time.Duration {
 func (p *program) wait(ctx context.Context, name string) error {
 	n := p.host.failures(name)
 	for long := pause(n); long > 0; long = 0 {
-		if err := p.print(fmt.Sprintf("%s: failures in a row: %d; starts in %s; systemctl restart buildkite-agent@%s does it now\n", name, n, long, name)); err != nil {
+		if err := p.print(fmt.Sprintf("%s: failures in a row: %d; starts in %s; systemctl restart %s does it now\n", name, n, long, typed(name))); err != nil {
 			return err
 		}
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
@@ -149,7 +149,7 @@ func (p *program) ask(ctx context.Context, args ...string) (string, error) {
 func (p *program) ended(_ context.Context, name string) error {
 	result := p.getenv("SERVICE_RESULT")
 	if result == "" {
-		return misused("systemctl stop buildkite-agent@"+name+" ends an agent", "SERVICE_RESULT is missing: only systemd knows how a unit ended")
+		return misused("systemctl stop "+typed(name)+" ends an agent", "SERVICE_RESULT is missing: only systemd knows how a unit ended")
 	}
 	room, start := p.host.room(name), filepath.Join(p.host.starts, name)
 	if _, err := os.Lstat(start); err == nil && room.Unused() == nil {

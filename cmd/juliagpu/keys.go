@@ -400,9 +400,11 @@ func said(path string, made []identity.Identity, there bool) string {
 	return line
 }
 
-// next is what is left to do. What is to be pasted is indented.
+// paste stands before a line that is to be pasted, and so never broken.
+const paste = "           "
+
+// next is what is left to do.
 func (p *program) next(file, name string, encrypt bool) (lines []string) {
-	const paste = "           "
 	config, err := p.host.settings()
 	listed := slices.ContainsFunc(config.Identities, func(i settings.IdentityFile) bool { return i.Path == given+"/"+name })
 	switch {
