@@ -35,12 +35,13 @@ type places struct {
 	starts, policies, rooms     string
 	retired, units              string // identities of the past; units of systemd
 	failed, removed             string // how often an agent failed; agents of the past
+	otherUnits                  []string
 }
 
 var onHosts = places{
 	agents: agentsFolder, config: "/etc/juliagpu-secrets/config.yml", credentials: "/etc/juliagpu-secrets/credentials",
 	starts: "/run/juliagpu-secrets/agents", policies: policyFolder, rooms: "/var/lib/juliagpu-secrets/agents",
-	retired: "/etc/juliagpu-secrets/retired", units: "/etc/systemd/system",
+	retired: "/etc/juliagpu-secrets/retired", units: "/etc/systemd/system", otherUnits: []string{"/run/systemd/system", "/usr/lib/systemd/system"},
 	failed: "/run/juliagpu-secrets/failures", removed: "/etc/juliagpu-secrets/removed",
 }
 

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/juliagpu/secrets-buildkite-plugin/internal/credential"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/escape"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/fit"
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/gpu"
@@ -238,6 +240,9 @@ func (p *program) install(ctx context.Context, stdin io.Reader, file, name strin
 	return p.print(narrow(append(lines, p.next(file, name, encrypt)...), width))
 }
 
+// notIdentities are the other credentials that have a name of their own.
+var notIdentities = []string{"agent-token", "api-token", "agent.cfg"}
+
 // credentialName refuses names that mean something else in the folder of credentials.
 func credentialName(name, file string) error {
 	const hint = "--name identity-2026"
@@ -246,7 +251,7 @@ func credentialName(name, file string) error {
 		return misused(hint, "standard input has no name: --name is missing")
 	case !gpu.IsAgent(name):
 		return misused(hint+": letters, digits, dots, hyphens and underscores", "--name: not a credential's name")
-	case slices.Contains([]string{"agent-token", "api-token", "agent.cfg"}, name), strings.HasSuffix(name, encrypted), strings.HasPrefix(name, "credentials_"):
+	case slices.Contains(notIdentities, name), strings.HasSuffix(name, encrypted), strings.HasPrefix(name, "credentials_"):
 		return misused(hint, "--name: %s has another meaning among credentials", name)
 	}
 	return nil
@@ -495,6 +500,9 @@ func (p *program) retire(name string, remove bool) error {
 		return refuse("run it as root, on the host", "a host's credentials are root's")
 	}
 	name = strings.TrimSuffix(name, encrypted)
+	if slices.Contains(notIdentities, name) {
+		return refuse("docs/operators.md, Rotation, says how it is replaced", "%s: not an identity", name)
+	}
 	path := filepath.Join(p.host.credentials, name)
 	if _, err := os.Lstat(path); err != nil {
 		path += encrypted
@@ -535,6 +543,9 @@ func (p *program) retire(name string, remove bool) error {
 		}
 		lines = append(lines, "identity "+print+": kept as "+escape.Text(kept)+"; agents don't get it from their next start on")
 	}
+	if beside := filepath.Join(p.host.credentials, name+encrypted); beside != path && exists(beside) {
+		lines = append(lines, escape.Text(beside)+" is still there: run this again")
+	}
 	if running := p.holders(name); len(running) > 0 {
 		lines = append(lines, "agents that have it until then: "+strings.Join(running, ", "))
 	}
@@ -549,24 +560,34 @@ func (p *program) unlisted(name, path string) error {
 	if err != nil {
 		return err
 	}
-	listed := slices.IndexFunc(config.Identities, func(i settings.IdentityFile) bool { return i.Path == given+"/"+name })
-	current := slices.ContainsFunc(config.Identities, func(i settings.IdentityFile) bool { return i.Path != given+"/"+name && !i.Retired })
+	is := func(path string) bool {
+		return path == given+"/"+name || path == filepath.Join(p.host.credentials, name)
+	}
+	listed := slices.ContainsFunc(config.Identities, func(i settings.IdentityFile) bool { return is(i.Path) })
+	current := slices.ContainsFunc(config.Identities, func(i settings.IdentityFile) bool { return !is(i.Path) && !i.Retired })
 	switch {
-	case listed >= 0 && !current:
+	case listed && !current:
 		return refuse("juliagpu keys new, juliagpu keys install; then have all values sealed for that: juliagpu secrets rotate",
 			"%s: the only identity that %s lists for sealing", escape.Text(path), escape.Text(p.host.config))
-	case listed >= 0:
+	case listed:
 		return refuse("when juliagpu secrets rotate and juliagpu audit find nothing that is sealed for it: take its line out, then run this again",
 			"%s: %s still lists it, and no agent starts without what is listed", escape.Text(path), escape.Text(p.host.config))
 	}
-	if !strings.HasSuffix(path, encrypted) {
-		return nil
+	uses := append(config.Credentials(), credential.File{Kind: "certificates", Path: config.Attest.Roots})
+	if i := slices.IndexFunc(uses, func(f credential.File) bool { return is(f.Path) }); i >= 0 {
+		return refuse("take it out there first, where nothing needs it any more", "%s: not an identity: %s has it as %s", escape.Text(path), escape.Text(p.host.config), uses[i].Kind)
 	}
-	drops, _ := filepath.Glob(filepath.Join(p.host.units, "buildkite-agent@*.d", "*.conf"))
-	for _, drop := range drops {
-		text, err := readFile(drop, 1<<20)
-		if err == nil && strings.Contains(string(text), "="+name+":") {
-			return refuse("take that line out, then systemctl daemon-reload", "%s still loads it, and no unit starts without what it loads", escape.Text(drop))
+	// systemd takes blanks around = (systemd.syntax(7)).
+	loads := regexp.MustCompile(`(?m)^[ \t]*LoadCredential(Encrypted)?[ \t]*=[ \t]*(` + regexp.QuoteMeta(name) + `:.*|[^:\n]*:[ \t]*` + regexp.QuoteMeta(path) + `[ \t]*)$`)
+	for _, folder := range append([]string{p.host.units}, p.host.otherUnits...) {
+		for _, pattern := range []string{"buildkite-agent@*.service", "buildkite-agent@*.d/*.conf", "service.d/*.conf"} {
+			files, _ := filepath.Glob(filepath.Join(folder, pattern))
+			for _, file := range files {
+				text, err := readFile(file, 1<<20)
+				if err == nil && loads.Match(text) {
+					return refuse("take that line out, then systemctl daemon-reload", "%s still loads it, and no unit starts without what it loads", escape.Text(file))
+				}
+			}
 		}
 	}
 	return nil

@@ -50,7 +50,7 @@ func onHost() {
 		now: func() time.Time { return time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC) },
 		places: places{
 			config: filepath.Join(etc, "config.yml"), credentials: filepath.Join(etc, "credentials"), retired: filepath.Join(etc, "retired"),
-			starts: filepath.Join(dir, "run/juliagpu-secrets/agents"), units: filepath.Join(dir, "etc/systemd/system"),
+			starts: filepath.Join(dir, "run/juliagpu-secrets/agents"), units: filepath.Join(dir, "etc/systemd/system"), otherUnits: []string{filepath.Join(dir, "run/systemd/system"), filepath.Join(dir, "usr/lib/systemd/system")},
 			agents: filepath.Join(etc, "agents"), failed: filepath.Join(dir, "run/juliagpu-secrets/failures"), removed: filepath.Join(etc, "removed"),
 			policies: filepath.Join(dir, "run/juliagpu-secrets/gpu"), rooms: filepath.Join(dir, "var/lib/juliagpu-secrets/agents"),
 		},
