@@ -133,6 +133,7 @@ func TestUnits(t *testing.T) {
 		id := granted("sleep 4; ")
 		s.must("systemctl", "start", unit)
 		s.log(id, "started\n")
+		s.eventually("runs for ", "juliagpu", "agent", "list")
 		s.must("systemctl", "stop", unit)
 		good(s.server.Record(id))
 		is("Result=success\nActiveState=inactive")

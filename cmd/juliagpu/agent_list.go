@@ -64,6 +64,8 @@ type row struct {
 	Unit  state    `json:"unit"`
 	Last  *last    `json:"last_job"`
 	Error string   `json:"error,omitempty"` // of its .env
+
+	silent bool // its journal says nothing
 }
 
 // A state is that of a unit, in a word for people and as systemd has it. All of it is
@@ -74,6 +76,8 @@ type state struct {
 	Sub      string `json:"sub"`
 	Enabled  string `json:"enabled"`
 	Failures int    `json:"failures"` // in a row
+
+	start string // of the present or the last one: systemd's invocation ID
 }
 
 // A last job is the one that the agent took last.
@@ -81,6 +85,8 @@ type last struct {
 	ID    string    `json:"id"`
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended,omitzero"`
+
+	start string // whose job it is
 }
 
 func (p *program) rows() (rows []row, err error) {
@@ -105,7 +111,8 @@ func (p *program) rows() (rows []row, err error) {
 	p.states(rows)
 	for i := range rows {
 		if rows[i].Unit.Active != "" {
-			rows[i].Last = p.lastJob(rows[i].Name)
+			rows[i].Last, err = p.lastJob(rows[i].Name)
+			rows[i].silent = err != nil
 		}
 	}
 	return rows, nil
@@ -124,7 +131,7 @@ func typed(agent string) string {
 
 // states asks systemd.
 func (p *program) states(rows []row) {
-	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState", "--"}
+	args := []string{"show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState,InvocationID", "--"}
 	for _, r := range rows {
 		args = append(args, unitOf(r.Name))
 	}
@@ -144,6 +151,7 @@ func (p *program) states(rows []row) {
 		}
 		u := &rows[i].Unit
 		u.Active, u.Sub, u.Enabled = is["ActiveState"], is["SubState"], is["UnitFileState"] // systemd's own words
+		u.start = is["InvocationID"]
 		u.Is = u.words(is["LoadState"])
 	}
 }
@@ -176,16 +184,17 @@ var took = regexp.MustCompile(`(Assigned|Finished) job ([0-9a-f-]{36})\b`)
 
 // lastJob is the one that the unit's journal has last; nil: it has none, of the last
 // thousand lines.
-func (p *program) lastJob(agent string) *last {
-	out, err := p.says(p.host.journalctl, "--unit="+unitOf(agent), "--output=json", "--output-fields=MESSAGE", "--lines=1000", "--no-pager")
+func (p *program) lastJob(agent string) (*last, error) {
+	out, err := p.says(p.host.journalctl, "--unit="+unitOf(agent), "--output=json", "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID", "--lines=1000", "--no-pager")
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var job *last
 	for line := range strings.Lines(out) {
 		var entry struct {
 			At      string          `json:"__REALTIME_TIMESTAMP"`
 			Message json.RawMessage `json:"MESSAGE"`
+			Start   string          `json:"_SYSTEMD_INVOCATION_ID"`
 		}
 		if json.Unmarshal([]byte(line), &entry) != nil {
 			continue
@@ -195,12 +204,12 @@ func (p *program) lastJob(agent string) *last {
 		switch {
 		case m == nil || err != nil:
 		case m[1] == "Assigned":
-			job = &last{ID: m[2], Began: time.UnixMicro(us).UTC()}
+			job = &last{ID: m[2], Began: time.UnixMicro(us).UTC(), start: entry.Start}
 		case job != nil && job.ID == m[2]:
 			job.Ended = time.UnixMicro(us).UTC()
 		}
 	}
-	return job
+	return job, nil
 }
 
 // message is one of the journal's: text, or bytes where it has colours.
@@ -236,11 +245,11 @@ func (p *program) says(path string, args ...string) (string, error) {
 // job is the last one in words.
 func (r row) job(now time.Time) string {
 	switch {
-	case r.Last == nil && r.Unit.Active == "":
+	case r.silent, r.Last == nil && r.Unit.Active == "":
 		return "unknown"
 	case r.Last == nil:
 		return "none yet"
-	case r.Last.Ended.IsZero() && r.Unit.Active != "active" && r.Unit.Active != "deactivating":
+	case r.Last.Ended.IsZero() && (r.Unit.Active != "active" && r.Unit.Active != "deactivating" || r.Last.start != "" && r.Last.start != r.Unit.start):
 		return ago(now.Sub(r.Last.Began)) + " ago, cut off"
 	case r.Last.Ended.IsZero():
 		return "runs for " + ago(now.Sub(r.Last.Began))
