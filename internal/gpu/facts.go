@@ -345,6 +345,7 @@ type Listing struct {
 	UUID   string
 	Minor  int  // of /dev/nvidiaN; -1: not stated
 	MIG    bool // the GPU is divided into slices, if there are any
+	MiB    int  // of memory; 0: not stated
 	Slices []Slice
 }
 
@@ -352,6 +353,7 @@ type Listing struct {
 type Slice struct {
 	UUID   string // MIG-…; empty where it was not asked for
 	GI, CI int
+	MiB    int // of memory; 0: not stated
 }
 
 // An SMIInstance is the memory of one MIG slice.

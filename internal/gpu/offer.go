@@ -26,8 +26,14 @@ func Offers(intents []Intent, h Hardware) (all []Offer) {
 	for _, s := range r.spots() {
 		l, _ := r.listing(s.pci)
 		o := Offer{Vendor: VendorNVIDIA, Name: s.uuid, About: r.model(s.pci) + " at " + escape.Text(s.pci), Render: r.render(s.pci), Agents: r.overlapping(s)}
+		mib := l.MiB
 		if s.gi >= 0 {
+			i := slices.IndexFunc(l.Slices, func(one Slice) bool { return one.GI == s.gi && one.CI == s.ci })
+			mib = l.Slices[i].MiB
 			o.Name, o.Slice, o.About, o.Render = s.mig, true, fmt.Sprintf("gi%d/ci%d of %s", s.gi, s.ci, o.About), -1
+		}
+		if mib > 0 {
+			o.About += fmt.Sprintf(", %d MiB", mib)
 		}
 		if o.Name != "" && (o.Slice || !l.MIG) { // without slices such a GPU is of no use to anybody
 			all = append(all, o)

@@ -53,7 +53,7 @@ func full() *hall {
 		h.NVIDIA.Instances = append(h.NVIDIA.Instances, Instance{GPU: 0, GI: i[0], CI: i[1], Minor: CapMinor(0, i[0], i[1])})
 	}
 	h.SMI = []Listing{
-		{PCI: slicedPCI, UUID: slicedUUID, Minor: 0, MIG: true, Slices: []Slice{{slice2a, 2, 0}, {slice2b, 2, 1}, {slice9, 9, 0}}},
+		{PCI: slicedPCI, UUID: slicedUUID, Minor: 0, MIG: true, Slices: []Slice{{UUID: slice2a, GI: 2}, {UUID: slice2b, GI: 2, CI: 1}, {UUID: slice9, GI: 9}}},
 		{PCI: ownPCI, UUID: ownUUID, Minor: 2},
 		{PCI: emptyPCI, UUID: "GPU-99999999-8d21-4239-8e32-63449f713690", Minor: 3, MIG: true},
 	}
@@ -171,7 +171,7 @@ func TestResolveChanged(t *testing.T) {
 			"GPU " + ownUUID + " is not on this host, which has GPU " + slicedUUID + " at 0000:01:00.0, slice " + slice2a + " (gi2/ci0 of 0000:01:00.0) of agent part, slice " + slice2b + " (gi2/ci1 of 0000:01:00.0), slice " + slice9, machine},
 		{"whole", "its GPU is gone, and nobody asked for slices' names", func(h *hall) {
 			h.NVIDIA.GPUs = h.NVIDIA.GPUs[:1]
-			h.SMI = []Listing{{PCI: slicedPCI, UUID: slicedUUID, MIG: true, Slices: []Slice{{"", 9, 0}}}}
+			h.SMI = []Listing{{PCI: slicedPCI, UUID: slicedUUID, MIG: true, Slices: []Slice{{GI: 9}}}}
 		}, "", "slice MIG-? (gi9/ci0 of 0000:01:00.0)", machine},
 		{"whole", "all are gone", func(h *hall) { h.NVIDIA.GPUs = nil; h.SMI = nil }, "", "which has no GPU with a driver of nvidia's", machine},
 		{"whole", "the driver is gone", func(h *hall) { h.NVIDIA = NVIDIA{}; h.Listed, h.SMI = false, nil }, "", "which has no NVIDIA driver that is loaded", machine},

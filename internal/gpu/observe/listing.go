@@ -99,10 +99,12 @@ func parseGPUs(text []byte) ([]listed, error) {
 			UUID    string `xml:"uuid"`
 			Minor   string `xml:"minor_number"`
 			MIG     string `xml:"mig_mode>current_mig"`
+			Memory  string `xml:"fb_memory_usage>total"`
 			Devices []struct {
 				Number string `xml:"index"`
 				GI     string `xml:"gpu_instance_id"`
 				CI     string `xml:"compute_instance_id"`
+				Memory string `xml:"fb_memory_usage>total"`
 			} `xml:"mig_devices>mig_device"`
 		} `xml:"gpu"`
 	}
@@ -117,7 +119,7 @@ func parseGPUs(text []byte) ([]listed, error) {
 		return seen[key{a, b}]
 	}
 	for _, g := range log.GPUs {
-		one := listed{Listing: gpu.Listing{UUID: strings.TrimSpace(g.UUID), MIG: strings.TrimSpace(g.MIG) == "Enabled"}}
+		one := listed{Listing: gpu.Listing{UUID: strings.TrimSpace(g.UUID), MIG: strings.TrimSpace(g.MIG) == "Enabled", MiB: memory(g.Memory)}}
 		var ok, counts bool
 		one.PCI, ok = pciAddress(g.ID)
 		one.Minor, counts = smiNumber(strings.TrimSpace(g.Minor))
@@ -138,11 +140,18 @@ func parseGPUs(text []byte) ([]listed, error) {
 			if oks != [3]bool{true, true, true} || !inTable || again(one.PCI, number) || again(one.PCI, s) {
 				return nil, errSMI
 			}
+			s.MiB = memory(d.Memory)
 			one.Slices, one.numbers = append(one.Slices, s), append(one.numbers, number)
 		}
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// memory is for people: 0 where it is no number.
+func memory(text string) int {
+	n, _ := smiNumber(mib(text))
+	return max(n, 0)
 }
 
 // A place is where nvidia-smi counts a slice.

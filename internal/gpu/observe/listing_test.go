@@ -75,6 +75,7 @@ const (
 		<mig_devices>
 			None
 		</mig_devices>
+		<fb_memory_usage><total>16384 MiB</total></fb_memory_usage>
 		<uuid>GPU-1b7ad372-8d21-4239-8e32-63449f713690</uuid>
 		<minor_number>2</minor_number>
 		<processes>
@@ -110,8 +111,8 @@ GPU 2: NVIDIA H100 NVL (UUID: GPU-99999999-8d21-4239-8e32-63449f713690)
 
 func hostListings() []gpu.Listing {
 	return []gpu.Listing{
-		{PCI: "0000:01:00.0", UUID: uuidA, Minor: 0, MIG: true, Slices: []gpu.Slice{{UUID: migA, GI: 2, CI: 0}, {UUID: migB, GI: 2, CI: 1}, {UUID: migC, GI: 9, CI: 0}}},
-		{PCI: "0000:81:00.0", UUID: uuidB, Minor: 2},
+		{PCI: "0000:01:00.0", UUID: uuidA, Minor: 0, MIG: true, Slices: []gpu.Slice{{UUID: migA, GI: 2, CI: 0, MiB: 19968}, {UUID: migB, GI: 2, CI: 1}, {UUID: migC, GI: 9, CI: 0}}},
+		{PCI: "0000:81:00.0", UUID: uuidB, Minor: 2, MiB: 16384},
 		{PCI: "0000:c1:00.0", UUID: "GPU-99999999-8d21-4239-8e32-63449f713690", Minor: -1, MIG: true},
 	}
 }
@@ -290,9 +291,9 @@ func xmlOfAll(gpus []listed) string {
 		if g.Minor >= 0 {
 			minor = fmt.Sprint(g.Minor)
 		}
-		fmt.Fprintf(&b, "<gpu id='%s'><uuid>%s</uuid><minor_number>%s</minor_number><mig_mode><current_mig>%s</current_mig></mig_mode><mig_devices>", g.PCI, g.UUID, minor, mode)
+		fmt.Fprintf(&b, "<gpu id='%s'><uuid>%s</uuid><minor_number>%s</minor_number><mig_mode><current_mig>%s</current_mig></mig_mode><fb_memory_usage><total>%d MiB</total></fb_memory_usage><mig_devices>", g.PCI, g.UUID, minor, mode, g.MiB)
 		for i, s := range g.Slices {
-			fmt.Fprintf(&b, "<mig_device><index>%d</index><gpu_instance_id>%d</gpu_instance_id><compute_instance_id>%d</compute_instance_id></mig_device>", g.numbers[i], s.GI, s.CI)
+			fmt.Fprintf(&b, "<mig_device><index>%d</index><gpu_instance_id>%d</gpu_instance_id><compute_instance_id>%d</compute_instance_id><fb_memory_usage><total>%d MiB</total></fb_memory_usage></mig_device>", g.numbers[i], s.GI, s.CI, s.MiB)
 		}
 		b.WriteString("</mig_devices></gpu>")
 	}
