@@ -423,13 +423,13 @@ func (p *program) next(file, name string, encrypt bool) (lines []string) {
 		if _, err := os.Lstat(unit); err != nil {
 			lines = append(lines, "to do: "+escape.Text(unit)+" with",
 				paste+"[Service]", paste+"LoadCredentialEncrypted="+name+":"+filepath.Join(onHosts.credentials, name)+encrypted,
-				"and: systemctl daemon-reload")
+				"and:", paste+"systemctl daemon-reload")
 		}
 	}
 	if file != "-" && filepath.Dir(file) != p.host.credentials {
 		lines = append(lines, escape.Text(file)+" holds it, too: keep it where no agent runs, or remove it")
 	}
-	return append(lines, "then: agents have it from their next start on; authors seal for what juliagpu keys recipients prints")
+	return append(lines, "then: agents have it from their next start on; authors seal for what this prints:", paste+"juliagpu keys recipients")
 }
 
 // decrypt is the text of a credential that systemd-creds has encrypted.
@@ -549,7 +549,7 @@ func (p *program) retire(name string, remove bool) error {
 	if running := p.holders(name); len(running) > 0 {
 		lines = append(lines, "agents that have it until then: "+strings.Join(running, ", "))
 	}
-	lines = append(lines, "a job that finds a value sealed for "+print+" says so: withheld; juliagpu audit --checkouts DIR --recipients FILE finds them all")
+	lines = append(lines, "a job that finds a value sealed for "+print+" says so: withheld; this finds them all:", paste+"juliagpu audit --checkouts DIR --recipients FILE")
 	width, _ := fit.Columns(p.stdout)
 	return p.print(narrow(lines, width))
 }
