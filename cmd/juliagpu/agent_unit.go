@@ -64,7 +64,7 @@ func (p *program) wait(ctx context.Context, name string) error {
 }
 
 // drain does nothing where there is no container. It asks none twice: then an agent
-// cancels its job (buildkite-agent(1), on SIGTERM).
+// cancels its job (clicommand.handlePoolSignals of v3.81).
 func (p *program) drain(ctx context.Context, name string) error {
 	limit, err := strconv.Atoi(p.getenv("DRAIN_SECONDS"))
 	if err != nil || limit < 0 {
