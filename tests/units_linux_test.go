@@ -129,6 +129,15 @@ func TestUnits(t *testing.T) {
 		require.Empty(t, s.must("ls", "-A", "/run/juliagpu-secrets/agents/cpu.1"), "nobody consumed them")
 	})
 
+	step("stopped while it starts", func() {
+		for range 5 { // at once, and while Compose makes the container
+			s.must("systemctl", "start", unit)
+			s.must("timeout", "60", "systemctl", "stop", unit)
+			is("Result=success\nActiveState=inactive")
+			require.Empty(t, s.must("docker", "ps", "--quiet"))
+		}
+	})
+
 	step("drained under a job", func() {
 		id := granted("sleep 4; ")
 		s.must("systemctl", "start", unit)

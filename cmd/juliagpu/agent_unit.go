@@ -63,14 +63,17 @@ func (p *program) wait(ctx context.Context, name string) error {
 	return nil
 }
 
-// drain does nothing where there is no container. It asks none twice: then an agent
-// cancels its job (clicommand.handlePoolSignals of v3.81).
+// drain does nothing where there is no container, and none is being made. It asks none
+// twice: then an agent cancels its job (clicommand.handlePoolSignals of v3.81).
 func (p *program) drain(ctx context.Context, name string) error {
 	limit, err := strconv.Atoi(p.getenv("DRAIN_SECONDS"))
 	if err != nil || limit < 0 {
 		return misused("Environment=DRAIN_SECONDS=21600 in the unit", "DRAIN_SECONDS: not a number of seconds")
 	}
 	id, err := p.running(ctx, name)
+	for made := p.host.after(making); err == nil && id == "" && p.composes(made); {
+		id, err = p.running(ctx, name)
+	}
 	if err != nil || id == "" {
 		return err
 	}
@@ -97,7 +100,30 @@ func (p *program) drain(ctx context.Context, name string) error {
 		}
 		_, err = p.ask(ctx, "kill", id)
 	}
+	for ends := p.host.after(making); p.composes(ends); { // by itself, now; what systemd sends would be in its status
+	}
 	return p.unlessEnded(ctx, name, id, err)
+}
+
+// making is longer than docker compose takes for a container, or to notice its end.
+const making = time.Minute
+
+// composes waits a moment and tells whether docker compose lives on, the unit's main
+// process ($MAINPID: systemd.exec(5)). What systemd sends it comes too early while it
+// makes a container: Docker's program older than 25 keeps SIGTERM from Compose, which
+// then starts an agent that nobody asks to end. One that lives too long is killed.
+func (p *program) composes(late <-chan time.Time) bool {
+	pid, err := strconv.Atoi(p.getenv("MAINPID"))
+	if err != nil || pid <= 1 || syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	select {
+	case <-late:
+		syscall.Kill(pid, syscall.SIGKILL) // and so systemd the rest of the unit (KillMode=mixed)
+		return false
+	case <-time.After(100 * time.Millisecond):
+		return true
+	}
 }
 
 // unlessEnded is an error about a container, if that still runs.

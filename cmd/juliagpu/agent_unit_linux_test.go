@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -95,12 +96,50 @@ func TestUnitForgets(t *testing.T) {
 	require.Empty(t, y.names())
 }
 
+// TestUnitDrainsWhatIsMade waits while docker compose lives, for its container and for
+// its own end, and not for ever.
+func TestUnitDrainsWhatIsMade(t *testing.T) {
+	y := newYard(t)
+	dir := t.TempDir()
+	y.failed = dir
+	y.engine = filepath.Join(dir, "docker")
+	for _, tt := range []struct {
+		name, script, says string
+		late, killed       bool
+	}{
+		{"it comes", `case $1 in ps) [ ! -e "$0.ps" ] || echo 4711; : >"$0.ps" ;; wait) kill $MAINPID ;; esac`, "upload.1: draining: a job has 1s to end\n", false, false},
+		{"none comes, and docker compose ends", `kill $MAINPID || :`, "", false, false},
+		{"none comes", `:`, "", true, true},
+		{"docker compose does not end", `[ $1 != ps ] || echo 4712`, "upload.1: draining: a job has 1s to end\n", true, true},
+	} {
+		compose := exec.CommandContext(t.Context(), "sleep", "60")
+		require.NoError(t, compose.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- compose.Wait() }()
+		y.after = func(d time.Duration) <-chan time.Time {
+			require.Equal(t, time.Minute, d)
+			late := make(chan time.Time, 1)
+			if tt.late {
+				late <- time.Time{}
+			}
+			return late
+		}
+		pid := fmt.Sprint(compose.Process.Pid)
+		require.NoError(t, os.WriteFile(y.engine, fmt.Appendf(nil, "#!/bin/sh\nMAINPID=%s\n%s\n", pid, tt.script), 0o755))
+		status, out, errs := y.asUnit("drain", "DRAIN_SECONDS=1", "MAINPID="+pid)
+		require.Zero(t, status, tt.name+errs)
+		require.Equal(t, tt.says, out, tt.name)
+		want := map[bool]string{true: "signal: killed", false: "signal: terminated"}[tt.killed]
+		require.EqualError(t, <-ended, want, tt.name)
+	}
+}
+
 // TestUnitDrains asks the agent's container, and no other, and once: asked twice, an
 // agent cancels its job.
 func TestUnitDrains(t *testing.T) {
 	y := newYard(t)
 	dir := t.TempDir()
-	y.failed = filepath.Join(dir, "failures")
+	y.failed, y.after = filepath.Join(dir, "failures"), time.After
 	require.NoError(t, os.Mkdir(y.failed, 0o755))
 	y.engine = filepath.Join(dir, "docker")
 	log := filepath.Join(dir, "log")
