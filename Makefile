@@ -19,7 +19,7 @@ demo: ## a trusted build and a fork's, on a real agent
 demo-docker: ## agents in containers of this machine's Docker Engine (needs root)
 	@$(GO) run ./tests/demo/docker
 
-test: ## every test (the first time builds a buildkite-agent, two minutes; with Docker a docker-compose, three more)
+test: ## every test (the first time builds a buildkite-agent, two minutes; with Docker more, four)
 	@$(GO) run ./tests/prepare
 	$(GO) vet ./...
 	$(GO) test ./cmd/... ./internal/...
