@@ -70,21 +70,36 @@ func (p *program) drain(ctx context.Context, name string) error {
 	if err != nil || limit < 0 {
 		return misused("Environment=DRAIN_SECONDS=21600 in the unit", "DRAIN_SECONDS: not a number of seconds")
 	}
+	compose := mainProcess(p.getenv("MAINPID"))
+	long := time.Duration(limit) * time.Second
+	ctx, end := context.WithTimeout(ctx, long+2*making) // where the engine hangs, too: before TimeoutStopSec=
+	defer end()
 	id, err := p.running(ctx, name)
-	for made := p.host.after(making); err == nil && id == "" && p.composes(made); {
+	for made := p.host.after(making); err == nil && id == "" && composes(compose, made); {
 		id, err = p.running(ctx, name)
 	}
 	if err != nil || id == "" {
 		return err
 	}
-	long := time.Duration(limit) * time.Second
+	if err := p.ends(ctx, name, id, long); err != nil {
+		if now, asking := p.running(ctx, name); asking != nil || now == id {
+			return err
+		}
+	}
+	for late := p.host.after(making); composes(compose, late); { // by itself, now; what systemd sends would be in its status
+	}
+	return nil
+}
+
+// ends asks a container to end, and waits for it, or kills it.
+func (p *program) ends(ctx context.Context, name, id string, long time.Duration) error {
 	asked := p.host.asked(name) == id
 	if err := p.print(fmt.Sprintf("%s: draining%s: a job has %s to end\n", name, map[bool]string{true: ", which it was asked for before"}[asked], long)); err != nil {
 		return err
 	}
 	if !asked {
 		if _, err := p.ask(ctx, "kill", "--signal=TERM", id); err != nil {
-			return p.unlessEnded(ctx, name, id, err)
+			return err
 		}
 		// After that: an agent that was not asked would not end by itself.
 		if err := replace.File(p.host.drained(name), []byte(id+"\n"), nil); err != nil {
@@ -93,16 +108,14 @@ func (p *program) drain(ctx context.Context, name string) error {
 	}
 	within, stop := context.WithTimeout(ctx, long)
 	defer stop()
-	_, err = p.ask(within, "wait", id)
+	_, err := p.ask(within, "wait", id)
 	if within.Err() != nil && ctx.Err() == nil {
 		if err := p.print(fmt.Sprintf("%s: killed with its job, which did not end within %s\n", name, long)); err != nil {
 			return err
 		}
 		_, err = p.ask(ctx, "kill", id)
 	}
-	for ends := p.host.after(making); p.composes(ends); { // by itself, now; what systemd sends would be in its status
-	}
-	return p.unlessEnded(ctx, name, id, err)
+	return err
 }
 
 // making is longer than docker compose takes for a container, or to notice its end.
@@ -112,29 +125,31 @@ const making = time.Minute
 // process ($MAINPID: systemd.exec(5)). What systemd sends it comes too early while it
 // makes a container: Docker's program older than 25 keeps SIGTERM from Compose, which
 // then starts an agent that nobody asks to end. One that lives too long is killed.
-func (p *program) composes(late <-chan time.Time) bool {
-	pid, err := strconv.Atoi(p.getenv("MAINPID"))
-	if err != nil || pid <= 1 || syscall.Kill(pid, 0) != nil {
+func composes(compose *os.Process, late <-chan time.Time) bool {
+	if compose == nil || compose.Signal(syscall.Signal(0)) != nil {
 		return false
 	}
 	select {
 	case <-late:
-		syscall.Kill(pid, syscall.SIGKILL) // and so systemd the rest of the unit (KillMode=mixed)
+		compose.Kill() // and so systemd the rest of the unit (KillMode=mixed)
 		return false
 	case <-time.After(100 * time.Millisecond):
 		return true
 	}
 }
 
-// unlessEnded is an error about a container, if that still runs.
-func (p *program) unlessEnded(ctx context.Context, name, id string, err error) error {
-	if err == nil {
+// mainProcess holds the process itself (pidfd_open(2)): in the hours that a job takes its
+// number may become another's.
+func mainProcess(pid string) *os.Process {
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 1 {
 		return nil
 	}
-	if now, asking := p.running(ctx, name); asking == nil && now != id {
+	process, err := os.FindProcess(n)
+	if err != nil {
 		return nil
 	}
-	return err
+	return process
 }
 
 // running is the ID of an agent's container; empty: none runs.
@@ -162,6 +177,7 @@ func named(agent string) string {
 // ask asks the engine.
 func (p *program) ask(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, p.host.engine, args...)
+	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		err = errors.New(escape.Text(cmp.Or(strings.TrimSpace(string(exit.Stderr)), exit.String())))

@@ -108,6 +108,7 @@ func TestUnitDrainsWhatIsMade(t *testing.T) {
 		late, killed       bool
 	}{
 		{"it comes", `case $1 in ps) [ ! -e "$0.ps" ] || echo 4711; : >"$0.ps" ;; wait) kill $MAINPID ;; esac`, "upload.1: draining: a job has 1s to end\n", false, false},
+		{"it ends by itself", `case $1 in ps) [ -e "$0.asked" ] || echo 4714 ;; *) : >"$0.asked"; (sleep 1; kill $MAINPID) >/dev/null 2>&1 & exit 1 ;; esac`, "upload.1: draining: a job has 1s to end\n", false, false},
 		{"none comes, and docker compose ends", `kill $MAINPID || :`, "", false, false},
 		{"none comes", `:`, "", true, true},
 		{"docker compose does not end", `[ $1 != ps ] || echo 4712`, "upload.1: draining: a job has 1s to end\n", true, true},
@@ -130,7 +131,12 @@ func TestUnitDrainsWhatIsMade(t *testing.T) {
 		require.Zero(t, status, tt.name+errs)
 		require.Equal(t, tt.says, out, tt.name)
 		want := map[bool]string{true: "signal: killed", false: "signal: terminated"}[tt.killed]
-		require.EqualError(t, <-ended, want, tt.name)
+		select {
+		case err := <-ended:
+			require.EqualError(t, err, want, tt.name)
+		case <-time.After(500 * time.Millisecond):
+			require.Fail(t, "docker compose outlives the drain", tt.name)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ var checks = []check{
 	{id: "engine.missing", severity: Fault, place: Host, run: engineMissing,
 		title: "there is no Docker", why: "every agent runs in a container of its own", fix: "install Docker Engine (docs.docker.com/engine/install), from Docker's packages or the distribution's"},
 	{id: "engine.hangs", severity: Fault, place: Host, after: []string{"engine.missing"}, run: engineHangs,
-		title: "docker does not answer in time", why: "no agent starts, and none that runs can be stopped", fix: "look at dmesg and journalctl -u docker first, for a disk or a GPU that hangs; systemctl restart docker ends the jobs that run, or waits for them"},
+		title: "docker does not answer in time", why: "no agent starts, and none that runs can be stopped", fix: "look at dmesg and journalctl -u docker first, for a disk or a GPU that hangs; systemctl restart docker ends the jobs that run, or waits for them; systemctl kill --signal=KILL docker does not wait, and ends them"},
 	{id: "engine.down", severity: Fault, place: Host, after: []string{"engine.missing", "engine.hangs"}, run: engineDown,
 		title: "the Docker Engine does not answer", why: "no agent's container starts", fix: "systemctl start docker; journalctl -u docker says why it ended"},
 	{id: "engine.old", severity: Fault, place: Host, after: silent, run: engineOld,

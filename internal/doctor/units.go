@@ -92,7 +92,7 @@ func unitDisabled(f *Facts) []found {
 func unitLooping(f *Facts) []found {
 	return units(f, func(a Agent) (p Problem) {
 		switch u := a.Unit; {
-		case u.Failures > 1:
+		case u.Failures > 1 && u.Active != "active": // the count ends with the next job
 			p.What = fmt.Sprintf("%s failed %d times in a row", unitOf(a), u.Failures)
 		case u.Sub == "auto-restart" && u.Result != "success":
 			p.What = fmt.Sprintf("%s ended with %s (status %s), and is to start again", unitOf(a), u.Result, u.Status)

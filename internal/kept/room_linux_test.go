@@ -411,6 +411,9 @@ func TestRoom(t *testing.T) {
 			require.NoError(t, err)
 			i := strings.Index(string(text), " "+f.Dir+" ext4 rw,nosuid,nodev,noatime")
 			require.Positive(t, i)
+			var mounted unix.Stat_t
+			require.NoError(t, unix.Lstat(f.Dir, &mounted))
+			require.Equal(t, f.image(), backing(mounted.Dev), "and no file that was removed")
 		})
 	}
 }

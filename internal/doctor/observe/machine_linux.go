@@ -14,6 +14,12 @@ func synced() (bool, error) {
 	return t.Status&unix.STA_UNSYNC == 0, err
 }
 
+// child is a process in a group of its own, which can be killed, and ends with this one.
+// The thread that starts it has to live as long.
+func child() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
 func ownerOf(info fs.FileInfo) (uid, gid int) {
 	stat := info.Sys().(*syscall.Stat_t)
 	return int(stat.Uid), int(stat.Gid)

@@ -264,7 +264,7 @@ func TestRemedies(t *testing.T) {
 
 // TestSpan: spans as systemctl shows them.
 func TestSpan(t *testing.T) {
-	for text, want := range map[string]time.Duration{"1min 30s": 90 * time.Second, "6h 5min": 6*time.Hour + 5*time.Minute, "infinity": math.MaxInt64, "1d": 24 * time.Hour, "500ms": time.Second / 2, "0": 0, "": 0} {
+	for text, want := range map[string]time.Duration{"1min 30s": 90 * time.Second, "6h 5min": 6*time.Hour + 5*time.Minute, "infinity": math.MaxInt64, "1d": 24 * time.Hour, "500ms": time.Second / 2, "1.500000s": 1500 * time.Millisecond, "0": 0, "": 0} {
 		got, err := span(text)
 		require.Equal(t, want, got, text)
 		require.Equal(t, text == "0", err != nil, text)

@@ -67,7 +67,7 @@ func (o *observer) service(is map[string]string) {
 	o.facts.Service.Stop = stop
 }
 
-// span reads a span of time as systemctl shows it: 1min 30s, infinity.
+// span reads a span of time as systemctl shows it: 1min 30s, 1.5s, infinity.
 func span(text string) (time.Duration, error) {
 	if text == "infinity" {
 		return math.MaxInt64, nil
@@ -75,13 +75,13 @@ func span(text string) (time.Duration, error) {
 	units := map[string]string{"y": "8766h", "month": "730h30m", "w": "168h", "d": "24h", "h": "1h", "min": "1m", "s": "1s", "ms": "1ms", "us": "1us"}
 	var sum time.Duration
 	for _, field := range strings.Fields(text) {
-		digits := strings.IndexFunc(field, func(r rune) bool { return r < '0' || r > '9' })
-		n, err := strconv.Atoi(field[:max(digits, 0)])
+		digits := strings.IndexFunc(field, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+		n, err := strconv.ParseFloat(field[:max(digits, 0)], 64)
 		unit, unitErr := time.ParseDuration(units[field[max(digits, 0):]])
 		if err != nil || unitErr != nil {
 			return 0, errors.New("not a span of time")
 		}
-		sum += time.Duration(n) * unit
+		sum += time.Duration(n * float64(unit))
 	}
 	return sum, nil
 }
