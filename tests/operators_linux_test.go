@@ -140,12 +140,11 @@ func (w *walk) writes(path string, changes ...string) {
 		require.Contains(w.t, p.text, changes[i])
 		p.text = strings.ReplaceAll(p.text, changes[i], changes[i+1])
 	}
-	if !filepath.IsAbs(path) {
-		out, status := w.as(false, "mkdir -p "+filepath.Dir(path)+" && cat >"+path, p.text)
-		require.Zero(w.t, status, out)
-		return
+	if filepath.IsAbs(path) {
+		w.mustAs(true, "cat >"+path, p.text)
+	} else {
+		w.mustAs(false, "mkdir -p "+filepath.Dir(path)+" && cat >"+path, p.text)
 	}
-	w.write(path, p.text, 0o644)
 }
 
 // as runs a command line as root, or as op.
@@ -216,6 +215,10 @@ func TestOperators(t *testing.T) {
 	w.run("apt-get update")
 	w.run("apt-get install")
 	w.run("systemctl enable --now docker")
+	w.run("iptables -I DOCKER-USER")
+	private := w.next("iptables -I DOCKER-USER") // where the test's servers are
+	w.must("sh", "-ec", private.text+"; "+strings.Replace(private.text, "-I", "-D", 1))
+	w.run("iptables -I INPUT")
 
 	// 3. GPUs
 	w.gpus()
@@ -223,7 +226,7 @@ func TestOperators(t *testing.T) {
 	w.run("nvidia-ctk runtime configure")
 	w.run("systemctl restart docker")
 	require.Contains(t, w.must("docker", "info", "--format={{json .Runtimes}}"), `"nvidia"`)
-	require.Contains(t, w.ends(1, "nvidia-ctk cdi generate"), "NVML") // as far as it goes without a driver
+	w.run("nvidia-ctk cdi list")
 	w.run("ls -l /dev/dri")
 
 	// 4. Install
@@ -232,6 +235,9 @@ func TestOperators(t *testing.T) {
 	w.run("make -C secrets-buildkite-plugin install")
 	w.run("install -D")
 	w.run("systemctl daemon-reload")
+	w.run("mkdir -p") // what systemd 249 needs does here as well
+	w.run("printf")
+	w.run("systemctl daemon-reload")
 	w.must("sh", "-ec", `make -s -C /root/secrets-buildkite-plugin install DESTDIR=/srv/tree >/dev/null
 cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$file"; done`)
 
@@ -239,7 +245,9 @@ cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$
 	require.Contains(t, w.run("juliagpu keys new"), "age1")
 	w.mustAs(true, "cp /home/op/identity-2026 .")
 	require.Contains(t, w.run("juliagpu keys install"), "/run/juliagpu-secrets/credentials/identity-2026")
+	w.run("shred -u")
 	w.run("install -m 600", w.server.Token+"\n")
+	w.run("install -d")
 	w.writes("/etc/juliagpu-secrets/config.yml")
 	sum, _, _ := strings.Cut(w.run("curl"), " ")
 	w.writes("/etc/juliagpu-secrets/agents/host.env", strings.Repeat("0", 64), sum+"\nBUILDKITE_AGENT_EXPERIMENT=polyglot-hooks")
@@ -278,6 +286,7 @@ cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$
 	require.Contains(t, w.text, "`"+says+"`")
 
 	// 8. An agent for each GPU
+	w.must("sh", "-ec", "rm -r /etc/systemd/system/buildkite-agent@.service.d; systemctl daemon-reload")
 	w.run("juliagpu agent new gpuci.1")
 	w.talks("gpuci.1", world)
 	w.run("docker compose")
@@ -285,10 +294,17 @@ cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$
 	w.must("systemctl", "stop", "buildkite-agent@upload.1")
 	w.run("systemctl enable --now")
 	require.Contains(t, w.run("juliagpu agent list"), "gpuci.1")
-	r = w.finished(w.server.Add(agenttest.Job{Command: "ls /dev/nvidia?"}))
+	w.must("systemd-run", "--quiet", "--unit=port", "--socket-property=ListenStream=0.0.0.0:7000", "/lib/systemd/systemd-socket-proxyd", world.closed)
+	connect := func(to string) string {
+		return "if timeout 5 bash -c ': </dev/tcp/" + to + "/7000'; then echo open; else echo shut; fi"
+	}
+	require.Equal(t, "open\n", w.mustAs(false, connect("127.0.0.1")))
+	bridge := w.eventually("172.", "docker", "network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "gpuci1_default")
+	r = w.finished(w.server.Add(agenttest.Job{Command: "ls /dev/nvidia?; " + connect(strings.TrimSpace(bridge))}))
 	require.Zero(t, r.ExitStatus, r.Text())
 	require.Contains(t, r.Text(), "~~~ :lock: GPU isolation: ")
 	require.Contains(t, r.Text(), "\n/dev/nvidia2\n")
+	require.Contains(t, r.Text(), "\nshut\n")
 	w.must("systemctl", "start", "buildkite-agent@upload.1")
 
 	// Updates
@@ -302,6 +318,7 @@ cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$
 	w.older(world, value)
 	w.rest(world)
 	require.Empty(t, w.page, "nothing runs these")
+	w.idle()
 	w.breakages()
 
 	log := []byte(w.must("journalctl", "--no-pager", "--output=export"))
@@ -310,11 +327,22 @@ cd /srv/tree; find . -type f -o -type l | while read -r file; do cmp "$file" "/$
 	}
 }
 
+// idle waits until agents wait for jobs. One that starts has the configuration half of
+// before a change of it, and half of after.
+func (w *walk) idle() {
+	w.t.Helper()
+	w.eventually("No jobs running", "systemctl", "list-jobs")
+	for _, name := range []string{"upload.1", "gpuci.1"} {
+		w.eventually("Waiting for work...", "docker", "logs", "buildkite-agent-"+name)
+	}
+}
+
 // older is the way from the older set-up.
 func (w *walk) older(world world, value string) {
 	t := w.t
 	other := canary("older")
 	w.dir = "/home/op"
+	w.must("systemctl", "disable", "--now", "buildkite-agent@upload.1", "buildkite-agent@gpuci.1")
 	// Its key and a value, as its tool made them; its unit; its image.
 	w.must("sh", "-ec", `mkdir -p /etc/buildkite/image; cd /etc/buildkite/image
 openssl genrsa -out secrets.private.key 2048 2>/dev/null; chmod 600 secrets.private.key
@@ -328,6 +356,9 @@ docker tag ubuntu:24.04 buildkite-old.1`)
 	w.mustAs(false, "sed -i '/^    env:/a\\      SECRET_DOCUMENTER_KEY: \""+sealed+"\"' src/CUDA.jl/.buildkite/pipeline.yml")
 
 	require.Contains(t, w.run("juliagpu audit --checkouts"), "sealed.older")
+	w.run("install -m 600")
+	p := w.next("/etc/juliagpu-secrets/config.yml")
+	w.mustAs(true, "cat >>/etc/juliagpu-secrets/config.yml", p.text)
 	w.run("mkdir -p")
 	w.run("printf")
 	w.run("systemctl daemon-reload")
@@ -337,12 +368,8 @@ docker tag ubuntu:24.04 buildkite-old.1`)
 	w.run("rm -r")
 	w.run("systemctl daemon-reload")
 	w.run("systemctl reset-failed")
-
-	w.run("install -m 600")
-	w.run("systemctl restart --no-block")
-	p := w.next("/etc/juliagpu-secrets/config.yml")
-	w.mustAs(true, "cat >>/etc/juliagpu-secrets/config.yml", p.text)
-	w.must("systemctl", "restart", "buildkite-agent@upload.1", "buildkite-agent@gpuci.1") // which waits
+	w.run("systemctl enable --now")
+	w.run("juliagpu doctor")
 	pushed := func() string {
 		w.dir = "/home/op/src/CUDA.jl"
 		defer func() { w.dir = "/home/op" }()
@@ -398,7 +425,7 @@ func (w *walk) rest(world world) {
 	w.run("systemctl restart")
 
 	// Identities
-	w.mustAs(true, "cd /etc/juliagpu-secrets/credentials; mv identity-2026 /root/kept; rm /root/identity-2026")
+	w.mustAs(true, "cd /etc/juliagpu-secrets/credentials; mv identity-2026 /root/kept")
 	w.mustAs(false, "mv identity-2026 kept")
 	w.run("juliagpu keys new")
 	w.mustAs(true, "mv /home/op/identity-2026 .")
@@ -430,6 +457,15 @@ func (w *walk) rest(world world) {
 	require.Contains(t, w.run("while read"), "(leaked-key)")
 	w.dir = "/home/op"
 
+	// Attestation
+	w.idle()
+	w.mustAs(true, "echo 'attest: {token: /run/juliagpu-secrets/credentials/api-token, organization: juliagpu}' >>/etc/juliagpu-secrets/config.yml")
+	w.run("install -m 600", world.Token+"\n")
+	require.NotRegexp(t, `(?m)^(warning: )?(api|credential)\.`, w.run("juliagpu doctor"))
+	w.must("sed", "-i", "/^attest:/d", "/etc/juliagpu-secrets/config.yml") // no container reaches the API
+	w.run("systemctl restart --no-block")
+
+	// When something is wrong
 	w.run("juliagpu doctor")
 
 	// Re-sealing

@@ -3,6 +3,8 @@ package tests
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -62,6 +64,7 @@ func newWorld(t *testing.T, gateway string, agent dock.Agent) world {
 	server := &http.Server{
 		TLSConfig:    &tls.Config{Certificates: []tls.Certificate{certificate}},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // Git's program speaks HTTP/1
+		ErrorLog:     log.New(io.Discard, "", 0),
 		Handler: http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 			if r.Host == "api.buildkite.com" {
 				w.ServeHTTP(out, r)
