@@ -256,7 +256,7 @@ func TestUnits(t *testing.T) {
 		require.Contains(t, out, "cpu.1: draining: ")
 		require.Contains(t, out, "cpu.1: removed; its folder is now /etc/juliagpu-secrets/removed/cpu.1-")
 		require.Empty(t, s.must("docker", "ps", "--all", "--quiet"))
-		require.Empty(t, s.must("sh", "-c", "ls -A /var/lib/juliagpu-secrets/agents /run/juliagpu-secrets/agents/ /run/juliagpu-secrets/gpu /run/juliagpu-secrets/failures | grep cpu.1; losetup --list"))
+		require.Empty(t, s.must("sh", "-c", "ls -A /var/lib/juliagpu-secrets/agents /run/juliagpu-secrets/agents/ /run/juliagpu-secrets/gpu /run/juliagpu-secrets/failures | grep cpu.1; losetup --list | grep 'cpu.1.img (deleted)'; true"), "loop devices are those of all hosts")
 		out, _ = s.Run("systemctl", "is-enabled", unit)
 		require.Contains(t, out, "disabled")
 	})
