@@ -241,7 +241,7 @@ func (m *maker) env() (string, error) {
 }
 
 func (m *maker) untaken(folder string) error {
-	if _, err := os.Lstat(folder); err == nil {
+	if exists(folder) {
 		return refuse("edit its files; or juliagpu agent remove "+m.name+", or another name", "%s is there", escape.Text(folder))
 	}
 	return nil

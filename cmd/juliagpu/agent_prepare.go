@@ -213,7 +213,7 @@ func (at places) find(f credential.File) (credential.File, error) {
 	var found []string
 	for _, name := range []string{f.Path, "credentials_" + f.Path} {
 		path := filepath.Join(at.credentials, name)
-		if _, err := os.Lstat(path); err == nil {
+		if exists(path) {
 			found = append(found, path)
 		}
 	}

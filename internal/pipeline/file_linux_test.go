@@ -10,6 +10,17 @@ import (
 	"github.com/juliagpu/secrets-buildkite-plugin/tests/need"
 )
 
+// unwritten makes sure that a file is as it was, and alone in its folder.
+func unwritten(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "before", string(text))
+	entries, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "nothing is left beside it")
+}
+
 func TestWriteFileThatCantBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "pipeline.yml")
@@ -18,12 +29,7 @@ func TestWriteFileThatCantBeWritten(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o777))
 	need.AnotherUser(t)
 	require.ErrorIs(t, WriteFile(path, []byte("after"), []byte("before")), os.ErrPermission)
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, "before", string(text))
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Len(t, entries, 1, "nothing is left beside it")
+	unwritten(t, path)
 }
 
 // TestWriteFileOfAnother: what can't stay another's stays as it is.
@@ -40,12 +46,7 @@ func TestWriteFileOfAnother(t *testing.T) {
 	err := WriteFile(path, []byte("after"), []byte("before"))
 	require.ErrorIs(t, err, ErrOwner)
 	require.ErrorContains(t, err, "user 1234, group 5678")
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, "before", string(text))
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Len(t, entries, 1, "nothing is left beside it")
+	unwritten(t, path)
 }
 
 // TestWritable: a folder in which nobody may make a file is one that can't be written.
