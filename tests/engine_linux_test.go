@@ -70,9 +70,6 @@ func newSite(t *testing.T) *site {
 			"\nAGENT_CPUS=1\nAGENT_MEMORY=1g\nAGENT_CACHE=64m\nJULIA_CPU_THREADS=2\nJULIA_NUM_THREADS=1\n",
 		"agents/cpu.1/gpu.yml":     "gpu: {vendor: none}\n",
 		"agents/cpu.1/compose.yml": "include:\n  - path: [/usr/share/juliagpu-secrets/compose/cpu.yml, here.yml]\n    env_file: [../host.env, .env]\n",
-		// Whom the agent talks to, and that there is no checkout.
-		"agents/cpu.1/here.yml": fmt.Sprintf("services:\n  agent:\n    command: [--endpoint=%s, --no-pty, --no-color, --no-ssh-keyscan]\n"+
-			"    environment: {BUILDKITE_BOOTSTRAP_PHASES: \"plugin,command\"}\n", s.server.URL),
 	} {
 		mode := os.FileMode(0o644)
 		if strings.HasPrefix(path, "credentials") {
@@ -82,8 +79,16 @@ func newSite(t *testing.T) *site {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), mode))
 	}
+	s.talks(s.server.URL)
 	s.load(image)
 	return s
+}
+
+// talks says whom the agent talks to from its next start on, and that there is no checkout.
+func (s *site) talks(url string) {
+	s.t.Helper()
+	s.write("etc/juliagpu-secrets/agents/cpu.1/here.yml", fmt.Sprintf("services:\n  agent:\n    command: [--endpoint=%s, --no-pty, --no-color, --no-ssh-keyscan]\n"+
+		"    environment: {BUILDKITE_BOOTSTRAP_PHASES: \"plugin,command\"}\n", url), 0o644)
 }
 
 // load gives the host's engine an image of this machine's.

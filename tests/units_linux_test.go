@@ -2,6 +2,7 @@ package tests
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,6 +137,22 @@ func TestUnits(t *testing.T) {
 			is("Result=success\nActiveState=inactive")
 			require.Empty(t, s.must("docker", "ps", "--quiet"))
 		}
+	})
+
+	step("stopped while it registers", func() { // before it hears signals
+		silent, err := net.Listen("tcp", net.JoinHostPort(s.Gateway, "0"))
+		require.NoError(t, err)
+		defer silent.Close()
+		require.NoError(t, silent.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute)))
+		s.talks("http://" + silent.Addr().String() + "/v3")
+		s.must("systemctl", "start", unit)
+		agent, err := silent.Accept()
+		require.NoError(t, err, s.journal())
+		defer agent.Close()
+		s.must("timeout", "60", "systemctl", "stop", unit)
+		is("Result=success\nActiveState=inactive")
+		require.Empty(t, s.must("docker", "ps", "--quiet"))
+		s.talks(s.server.URL)
 	})
 
 	step("drained under a job", func() {
