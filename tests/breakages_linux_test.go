@@ -49,7 +49,8 @@ var breakages = []struct{ finding, breaks, mends string }{
 
 	{"unit.broken", "systemctl --quiet mask --runtime buildkite-agent@upload.1", "systemctl --quiet unmask --runtime buildkite-agent@upload.1"},
 	{"unit.missing", "mv /usr/lib/systemd/system/buildkite-agent@.service /srv/; systemctl daemon-reload", "mv /srv/buildkite-agent@.service /usr/lib/systemd/system/; systemctl daemon-reload"},
-	{"engine.down", "systemctl --quiet stop docker.socket docker.service", "systemctl start docker.service"},
+	// With the agents: the next start of one starts the engine.
+	{"engine.down", "systemctl --quiet stop 'buildkite-agent@*' docker.socket docker.service", "systemctl start docker.service buildkite-agent@upload.1 buildkite-agent@gpuci.1"},
 }
 
 // breakages breaks the host, and mends it again.
