@@ -58,8 +58,8 @@ type scene struct {
 
 const (
 	seeker = "/run/lib/probe seek "
-	// leave leaves a seeker running, until it is enough.
-	leave = "(trap '' HUP; setsid " + seeker + "/tmp/enough >/tmp/left </dev/null 2>&1 &); true"
+	// leave leaves a seeker running, until it is enough: one, though a job may run again.
+	leave = "[ -e /tmp/left ] || (trap '' HUP; setsid " + seeker + "/tmp/enough >/tmp/left </dev/null 2>&1 &); true"
 )
 
 func (m machine) scene() scene {
@@ -162,7 +162,7 @@ __attribute__((constructor)) static void look(void) {
 // PATH and with a library that an earlier job left.
 func (s scene) earlyGit() {
 	const git = "#!/bin/sh\n" + seeker + " >>/tmp/early-$(id -u)\nPATH=/usr/bin:/bin exec git \"$@\"\n"
-	r := s.job(s.of(other, fmt.Sprintf("mkdir -m 755 /tmp/plant && printf %%s '%s' >/tmp/plant/git && chmod 755 /tmp/plant/git && echo planted", git)))
+	r := s.job(s.of(other, fmt.Sprintf("mkdir -p -m 755 /tmp/plant && printf %%s '%s' >/tmp/plant/git && chmod 755 /tmp/plant/git && echo planted", git)))
 	require.Contains(s, r.Text(), "\nplanted\n")
 	early := map[string]map[string]string{"PATH": {"PATH": "/tmp/plant:/usr/bin:/bin"}}
 	if _, err := exec.LookPath("gcc"); err == nil {

@@ -277,7 +277,9 @@ func (h *host) run(r row) agenttest.Result {
 	case h.mode == split: // what is left for whoever comes next
 		command += "find " + runFolder + " | sed 's/^/lies /'\n"
 	}
-	result, err := h.agent.RunWhole(t.Context(), agenttest.Job{ID: r.id, Env: env, Unset: r.unset, Command: command}, whole)
+	agent := h.agent
+	agent.Before = h.refill()
+	result, err := agent.RunWhole(t.Context(), agenttest.Job{ID: r.id, Env: env, Unset: r.unset, Command: command}, whole)
 	text := result.Text()
 	require.NoError(t, err, text+result.AgentLog)
 	require.Equal(t, r.status, result.ExitStatus, text+result.AgentLog)
@@ -324,6 +326,43 @@ func (h *host) run(r row) agenttest.Result {
 	never = append(never, h.identityTexts()...)
 	h.search(result, granted, never)
 	return result
+}
+
+// refill returns what puts back the credentials that there are now, where a job has
+// consumed them.
+func (h *host) refill() func() error {
+	h.t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.identities, "*"))
+	require.NoError(h.t, err)
+	texts, infos := map[string][]byte{}, map[string]os.FileInfo{}
+	for _, f := range files {
+		info, err := os.Lstat(f)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if texts[f], err = os.ReadFile(f); err == nil {
+			infos[f] = info
+		}
+	}
+	put := func(f string) error {
+		for other, info := range infos { // a file of two names
+			if other != f && os.SameFile(info, infos[f]) && os.Link(other, f) == nil {
+				return nil
+			}
+		}
+		return os.WriteFile(f, texts[f], infos[f].Mode().Perm())
+	}
+	return func() error {
+		for f := range infos {
+			if _, err := os.Lstat(f); err == nil {
+				continue
+			}
+			if err := put(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 func (h *host) identityTexts() [][]byte {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/juliagpu/secrets-buildkite-plugin/internal/ancestors"
@@ -302,7 +303,7 @@ func noAnswer(err error) string {
 	switch timeout := net.Error(nil); {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Sprintf("no answer within %d s", Timeout/time.Second)
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "it hung up"
 	}
 	return "its answer is not HTTP"

@@ -47,6 +47,7 @@ type Agent struct {
 	Repos           map[string]string // address of a repository to a local one (GitRepo) that is checked out in its place; nil: jobs have no checkout phase and start in an empty directory, which takes no time
 	Watch           bool              // fills Result.Processes
 	KeepProcesses   bool              // what a job left running lives on; otherwise it is killed
+	Before          func() error      // is called before each run, to put in place what the one before has used up; nil: nothing is
 	Timeout         time.Duration     // for one run; 0: a minute
 }
 
@@ -85,6 +86,11 @@ func (a Agent) Run(ctx context.Context, job Job) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
+	if a.Before != nil {
+		if err := a.Before(); err != nil {
+			return Result{}, err
+		}
+	}
 	dir, err := os.MkdirTemp(a.Dir, "run-")
 	if err != nil {
 		return Result{}, err
@@ -216,9 +222,10 @@ func (a Agent) command(dir string, s *Server, env map[string]string) (*exec.Cmd,
 // maxRuns bounds RunWhole. Under load v3.81 lost the end of a third of the logs.
 const maxRuns = 5
 
-// RunWhole runs a job as Run does, again with a new id and directory where the end
-// of the log was lost. Whole says whether a run's log has all that must be there;
-// nil is for a job whose command runs: it prints a mark when it ends, with
+// RunWhole runs a job as Run does, again in a new directory where the end of the log
+// was lost, with a new id unless job.ID states one: what it does outside of that
+// directory happens once more. Whole says whether a run's log has all that must be
+// there; nil is for a job whose command runs: it prints a mark when it ends, with
 // whatever status. A job that does not come to its command, or prints something
 // after it that matters, needs Says or a function of the caller's own.
 //
@@ -250,7 +257,6 @@ func runWhole(ctx context.Context, job Job, whole func(Result) bool, run func(co
 		if runs == maxRuns {
 			return r, fmt.Errorf("%w in %d runs", ErrLostLog, runs)
 		}
-		job.ID = ""
 	}
 }
 

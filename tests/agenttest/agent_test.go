@@ -194,6 +194,12 @@ func TestRun(t *testing.T) {
 		_, err := a.Run(t.Context(), Job{})
 		assert.ErrorContains(t, err, "too long for a unix socket")
 	})
+	t.Run("what comes before it fails", func(t *testing.T) {
+		a := newAgent(t)
+		a.Before = func() error { return os.ErrPermission }
+		_, err := a.Run(t.Context(), Job{})
+		assert.ErrorIs(t, err, os.ErrPermission)
+	})
 }
 
 // assertEnded asserts that the process whose id the file holds is no more.
@@ -239,12 +245,12 @@ func TestRunWhole(t *testing.T) {
 		assert.Equal(t, 1, r.Runs)
 		assert.Equal(t, []string{"mine"}, ids)
 	})
-	t.Run("again, under another id, where the mark is lost", func(t *testing.T) {
+	t.Run("again, as the same job, where the mark is lost", func(t *testing.T) {
 		var ids []string
 		r, err := runWhole(t.Context(), Job{ID: "mine"}, nil, run(2, &ids))
 		require.NoError(t, err)
 		assert.Equal(t, 3, r.Runs)
-		assert.Equal(t, []string{"mine", "", ""}, ids)
+		assert.Equal(t, []string{"mine", "mine", "mine"}, ids)
 	})
 	t.Run("not for ever", func(t *testing.T) {
 		var ids []string

@@ -286,7 +286,7 @@ func (l recordingListener) Accept() (net.Conn, error) {
 	l.api.mu.Lock()
 	defer l.api.mu.Unlock()
 	l.api.conns++
-	f, err := os.OpenFile(filepath.Join(l.api.received, fmt.Sprint(l.api.conns)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.CreateTemp(l.api.received, fmt.Sprintf("%d-*", l.api.conns)) // a job may run again
 	if err != nil {
 		conn.Close()
 		return nil, err
