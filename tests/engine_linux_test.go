@@ -75,9 +75,7 @@ func newSite(t *testing.T) *site {
 		if strings.HasPrefix(path, "credentials") {
 			mode = 0o600
 		}
-		path = filepath.Join(s.Root, "etc/juliagpu-secrets", path)
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), mode))
+		s.write(filepath.Join("etc/juliagpu-secrets", path), text, mode)
 	}
 	s.talks(s.server.URL)
 	s.load(image)

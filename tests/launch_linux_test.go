@@ -837,8 +837,9 @@ head -c 64 > left-$(id -u) < /dev/zero; (sleep 300 > /dev/null 2>&1 < /dev/null 
 		delete(job.Env, name)
 	}
 	job.Command = strings.Replace(job.Command, "(sleep 300", "(trap '' HUP; setsid sleep 300", 1)
-	_, err := m.agent.Run(m.Context(), job) // once: again, it would be the later one
+	r, err := m.agent.Run(m.Context(), job) // once: again, it would be the later one
 	require.NoError(m, err)
+	require.Contains(m, r.Text(), "SECRET_TOKEN: granted\n")
 	require.NotEmpty(m, m.processesOf(trusted))
 	r = m.job(job)
 	require.Regexp(m, `SECRET_TOKEN: withheld: process \d+ of the user that jobs run as \(uid 4711\) is left from an earlier job`, r.Text())

@@ -151,14 +151,13 @@ type api struct {
 	token    string
 	received string // directory
 
-	mu    sync.Mutex
-	env   map[string]string
-	conns int
+	mu  sync.Mutex
+	env map[string]string
 }
 
 // serve answers on l until the process ends.
 func (a *api) serve(l net.Listener) {
-	http.Serve(recordingListener{l, a}, http.HandlerFunc(a.answer))
+	http.Serve(recordingListener{l, a.received}, http.HandlerFunc(a.answer))
 }
 
 func (a *api) answer(w http.ResponseWriter, r *http.Request) {
@@ -275,7 +274,7 @@ func (a *api) reply(r *http.Request, body []byte) (status int, reply any) {
 // A recordingListener writes what comes over each connection to a file of its own.
 type recordingListener struct {
 	net.Listener
-	api *api
+	received string // directory
 }
 
 func (l recordingListener) Accept() (net.Conn, error) {
@@ -283,10 +282,7 @@ func (l recordingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.api.mu.Lock()
-	defer l.api.mu.Unlock()
-	l.api.conns++
-	f, err := os.CreateTemp(l.api.received, fmt.Sprintf("%d-*", l.api.conns)) // a job may run again
+	f, err := os.CreateTemp(l.received, "")
 	if err != nil {
 		conn.Close()
 		return nil, err
