@@ -200,7 +200,11 @@ func TestEngineRestarts(t *testing.T) {
 
 		s.must("sh", "-ec", tt.command)
 		e := s.wait(ended, id, "")
-		require.Equal(t, tt.clean, e.status == 0, "%s: %s", tt.name, e.log)
+		if tt.clean { // the agent; docker compose may still ask an engine that has ended by then
+			require.Equal(t, "0\n", s.must("docker", "inspect", "--format={{.State.ExitCode}}", "buildkite-agent-cpu.1"), e.log)
+		} else {
+			require.NotZero(t, e.status, "%s: %s", tt.name, e.log)
+		}
 		require.True(t, s.server.Record(id).Finished, tt.name)
 		require.Contains(t, s.server.Record(id).Text(), "\ntrap\nend-of-job", tt.name)
 		require.Equal(t, "false 0\n", s.must("docker", "inspect", "--format={{.State.Running}} {{.RestartCount}}", "buildkite-agent-cpu.1"))
